@@ -1,0 +1,58 @@
+# keepone's two commands are `make demo` and `make test`; `make help` lists the rest.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# go-ceph builds against the librbd that is installed.
+CEPH_MAJOR := $(shell dpkg-query -W -f '$${Version}' librbd-dev 2>/dev/null | sed 's/[^0-9].*//')
+CEPH_TAG := $(or $(and $(filter 16,$(CEPH_MAJOR)),pacific),$(and $(filter 17,$(CEPH_MAJOR)),quincy),$(and $(filter 18,$(CEPH_MAJOR)),reef),squid)
+TOOL := go tool -modfile=tools/go.mod
+COMMIT := $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X github.com/keepone-ha/keepone/pkg/version.Commit=$(COMMIT)
+# Packages that bind Ceph or LXC: linted and tested in `make test`.
+CGO := ./pkg/drive/rbd/... ./pkg/drive/lxc/... ./cmd/keeponed/...
+PURE = $(shell go list ./... | grep -vE '/pkg/drive/(rbd|lxc)(/|$$)|/cmd/keeponed(/|$$)')
+GOFILES = $(shell git ls-files -co --exclude-standard '*.go')
+
+N ?= 3
+CASE ?=
+RUNS ?= 10
+
+.PHONY: help check build test demo bench lab deps clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 16
+
+check: ## format, vet, staticcheck, import rules, fast tests with -race; no root, no network, no Ceph or LXC headers
+	@bad=$$($(TOOL) gofumpt -l $(GOFILES)); if [ -n "$$bad" ]; then echo "gofumpt would change:"; echo "$$bad"; exit 1; fi
+	CGO_ENABLED=0 go vet $(PURE)
+	CGO_ENABLED=0 $(TOOL) staticcheck $(PURE)
+	go test -race $(PURE)
+
+deps: ## install what build, demo and test need from Debian
+	@test/deps.sh
+
+build: deps ## build/keeponed, keepone, keepone-guard and the lab
+	@$(MAKE) --no-print-directory binaries
+
+.PHONY: binaries
+binaries:
+	@mkdir -p build
+	CGO_ENABLED=1 go build -tags $(CEPH_TAG) -ldflags '$(LDFLAGS)' -o build/keeponed ./cmd/keeponed
+	CGO_ENABLED=0 go build -ldflags '$(LDFLAGS)' -o build/ ./cmd/keepone ./cmd/keepone-guard
+	CGO_ENABLED=0 go build -ldflags '$(LDFLAGS)' -o build/ ./test/lab/cmd/keepone-lab
+	CGO_ENABLED=0 go build -ldflags '$(LDFLAGS)' -o build/keepone-lab-frontend ./test/lab/frontend
+
+test: ## check, then every lab; CASE=name runs one case
+	@test/run.sh '$(CASE)'
+
+demo: build ## a three-node cluster loses its holder, and the front-end answers again
+	@build/keepone-lab demo -bin build -json build/demo.json
+
+bench: build ## measure; CASE=name RUNS=n runs one
+	@build/keepone-lab bench -bin build -json build/bench.json -case '$(CASE)' -runs $(RUNS)
+
+lab: build ## keep a cluster of N=3 nodes up for a person
+	@build/keepone-lab up -bin build -n $(N)
+
+clean: ## remove what was built
+	rm -rf build

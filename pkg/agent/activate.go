@@ -1,0 +1,223 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/keepone-ha/keepone/pkg/core"
+	"github.com/keepone-ha/keepone/pkg/worker"
+)
+
+const (
+	leasePoll    = 10 * time.Millisecond  // an ack takes 1 to 5 ms after the grant
+	probeFirst   = 250 * time.Millisecond // patience of the first probe; doubles
+	probeSoon    = 50 * time.Millisecond  // between probes until the first healthy one
+	commitBound  = 5 * time.Second        // of one try to commit a client's address
+	announceLong = time.Minute
+)
+
+// took is where the time of an activation went.
+type took struct {
+	storage, start, probe time.Duration
+}
+
+// activate runs one activation to its end: the service answers, or what was begun is taken down and reported.
+func (r *runner) activate(ctx context.Context, state core.State, grant core.Grant, mounted bool) time.Duration {
+	plan, ok := r.plan(state, grant)
+	if !ok {
+		return lookAgain
+	}
+	plan.Restart = mounted
+	spec := *state.Spec.Service(r.name)
+	r.now("starting")
+	r.log.Info("starting", "epoch", grant.Epoch, "run", grant.Run, "cause", string(grant.Cause))
+	bounded, cancel := context.WithTimeout(ctx, spec.StartLimit)
+	defer cancel()
+	began := time.Now()
+	times, failure := r.bring(bounded, plan, spec)
+	if ctx.Err() != nil {
+		return 0 // the daemon stops; the next one adopts or takes down what is here
+	}
+	if failure == nil {
+		failure = r.answers(bounded, spec, &times)
+	}
+	if failure != nil {
+		if mounted {
+			return r.failRun(ctx, state, grant, failure)
+		}
+		return r.stopAfter(ctx, state, grant, failure)
+	}
+	r.log.Info("answers", "epoch", grant.Epoch, "run", grant.Run, "after", time.Since(began))
+	r.report(ctx, core.Started{
+		Service: r.name, Epoch: grant.Epoch, Instance: grant.Instance, Run: grant.Run,
+		Storage: times.storage, Start: times.start, Probe: times.probe,
+	})
+	return retryShort
+}
+
+// failRun reports a restart in place that did not come up; the volume stays for the next one.
+func (r *runner) failRun(ctx context.Context, state core.State, grant core.Grant, failure *worker.Failure) time.Duration {
+	r.log.Error("restart failed", "epoch", grant.Epoch, "run", grant.Run, "err", failure.Message)
+	if here, _, err := r.look(); err == nil && here != nil {
+		r.cfg.Node.StopContainer(ctx, *here, r.graceful(state, *here))
+	}
+	r.report(ctx, core.RunFailed{
+		Service: r.name, Epoch: grant.Epoch, Instance: grant.Instance, Run: grant.Run, Reason: failure.Message,
+	})
+	return retryShort
+}
+
+// bring runs the helper until the container's init runs.
+func (r *runner) bring(ctx context.Context, plan worker.Plan, spec core.ServiceSpec) (took, *worker.Failure) {
+	var times took
+	duplicate := r.askDuplicate(ctx, spec.Network)
+	if !r.awaitLease(ctx, plan) {
+		return times, &worker.Failure{Code: worker.CodeLease, Message: "the leader acknowledged no lease for this grant"}
+	}
+	helper, err := r.cfg.Starter.Start(ctx, plan)
+	if err != nil {
+		return times, &worker.Failure{Code: worker.CodeUnknown, Message: err.Error()}
+	}
+	defer helper.Kill() // a no-op once it has ended
+	last := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return times, &worker.Failure{Code: worker.CodeUnknown, Message: fmt.Sprintf("not up within its start limit of %s", spec.StartLimit)}
+		case p, ok := <-helper.Progress():
+			if !ok {
+				return times, &worker.Failure{Code: worker.CodeUnknown, Message: "the activation helper ended without a word; its log says why"}
+			}
+			r.log.Debug("step", "step", string(p.Step), "took", p.Took)
+			switch p.Step {
+			case worker.StepFailed:
+				return times, p.Failure
+			case worker.StepMapped:
+				if failure := r.mayGo(ctx, plan, p.Address, duplicate); failure != nil {
+					return times, failure
+				}
+				if err := helper.Go(); err != nil {
+					return times, &worker.Failure{Code: worker.CodeUnknown, Message: err.Error()}
+				}
+			case worker.StepMounted:
+				times.storage, last = time.Since(last), time.Now()
+			case worker.StepStarted:
+				times.start = time.Since(last)
+				r.announce(ctx, plan, spec.Network)
+				return times, nil
+			case worker.StepLease, worker.StepAnnounce:
+			}
+		}
+	}
+}
+
+// awaitLease waits until the guard has a live lease that names the grant (I4).
+func (r *runner) awaitLease(ctx context.Context, plan worker.Plan) bool {
+	for !r.cfg.Leased(plan.Service, plan.Epoch) {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(leasePoll):
+		}
+	}
+	return true
+}
+
+// mayGo lets the helper touch the volume's content: its client is committed with the grant (I6), and nobody else
+// answers for the service's addresses.
+func (r *runner) mayGo(ctx context.Context, plan worker.Plan, address string, duplicate <-chan string) *worker.Failure {
+	if err := r.commitClient(ctx, plan, address); err != nil {
+		return &worker.Failure{Code: worker.CodeUnknown, Message: err.Error()}
+	}
+	select {
+	case who := <-duplicate:
+		if who != "" {
+			return &worker.Failure{Code: worker.CodeAddressInUse, Message: who}
+		}
+	case <-ctx.Done():
+		return &worker.Failure{Code: worker.CodeUnknown, Message: "the check for duplicate addresses did not end"}
+	}
+	return nil
+}
+
+// commitClient commits the address and waits until this node has applied it. An unknown outcome is asked again:
+// what counts is what State says.
+func (r *runner) commitClient(ctx context.Context, plan worker.Plan, address string) error {
+	if address == "" {
+		return errors.New("the mapper names no client address")
+	}
+	c := core.CommitClient{Service: plan.Service, Epoch: plan.Epoch, Instance: plan.Instance, Address: address}
+	for {
+		bounded, cancel := context.WithTimeout(ctx, commitBound)
+		outcome, err := r.cfg.Replica.Propose(bounded, c)
+		cancel()
+		if outcome == core.Refused {
+			return fmt.Errorf("commit storage client %s: %w", address, err)
+		}
+		now, changed := r.cfg.Replica.Watch()
+		if g := now.Services[plan.Service].Grant; g != nil && g.Epoch == plan.Epoch && slices.Contains(g.Clients, address) {
+			return nil
+		}
+		if outcome == core.Done {
+			select {
+			case <-changed: // applied by the leader, here in a moment
+			case <-time.After(retryShort):
+			case <-ctx.Done():
+			}
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("commit storage client %s: no quorum answered in time: %w", address, ctx.Err())
+		}
+	}
+}
+
+// askDuplicate looks for another bearer of the addresses while storage is being taken.
+func (r *runner) askDuplicate(ctx context.Context, n core.NetworkSpec) <-chan string {
+	answer := make(chan string, 1)
+	go func() {
+		who, err := r.cfg.Net.Duplicate(ctx, n)
+		if err != nil {
+			r.log.Warn("can't look for duplicate addresses; going on", "err", err)
+		}
+		answer <- who
+	}()
+	return answer
+}
+
+// announce tells the link about the addresses for a minute, while the lease is good.
+func (r *runner) announce(ctx context.Context, plan worker.Plan, n core.NetworkSpec) {
+	ctx = context.WithoutCancel(ctx) // bounded by its own minute, not by the activation
+	ctx, cancel := context.WithTimeout(ctx, announceLong)
+	good := func() bool { return r.cfg.Leased(plan.Service, plan.Epoch) }
+	go func() {
+		defer cancel()
+		r.cfg.Net.Announce(ctx, n, good)
+	}()
+}
+
+// answers probes until the service is healthy.
+func (r *runner) answers(ctx context.Context, spec core.ServiceSpec, times *took) *worker.Failure {
+	began := time.Now()
+	var last error
+	// The first probes are impatient: a frame lost while switches learn the address must not cost a whole timeout.
+	for patience := probeFirst; ; patience *= 2 {
+		impatient, cancel := context.WithTimeout(ctx, patience)
+		last = r.cfg.Prober.Probe(impatient, spec)
+		cancel()
+		if last == nil {
+			times.probe = time.Since(began)
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return &worker.Failure{Code: worker.CodeUnknown, Message: fmt.Sprintf("does not answer within its start limit of %s: %v", spec.StartLimit, last)}
+		case <-time.After(probeSoon):
+		}
+		if here, facts, err := r.look(); err == nil && here != nil && !facts.Init {
+			return &worker.Failure{Code: worker.CodeContainerStart, Message: "the container ended before it answered"}
+		}
+	}
+}

@@ -1,0 +1,156 @@
+// Package agent makes this node do what is committed: a grant for this very instance becomes a running
+// container, step by step, and everything else becomes nothing. It reports what came of it as commands; it
+// decides nothing about other nodes.
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/keepone-ha/keepone/pkg/core"
+	"github.com/keepone-ha/keepone/pkg/release"
+	"github.com/keepone-ha/keepone/pkg/worker"
+)
+
+// Replica is what the agent needs of the replicated state.
+type Replica interface {
+	// State is what this node has applied so far. It may be behind the leader's.
+	State() core.State
+	// Watch is State, and a channel that is closed when it is no longer the newest.
+	Watch() (core.State, <-chan struct{})
+	// Propose has the leader commit c. Unknown: it may be committed yet.
+	Propose(ctx context.Context, c core.Command) (core.Outcome, error)
+}
+
+// Starter runs one activation in a helper process inside the service's cgroup.
+type Starter interface {
+	// Start spawns the helper. The progress channel is closed when the helper has ended.
+	Start(ctx context.Context, plan worker.Plan) (Activation, error)
+}
+
+// Activation is one running helper.
+type Activation interface {
+	Progress() <-chan worker.Progress
+	Go() error // lets the helper pass StepMapped
+	Kill()     // ends it; what it did stays for the stop that must follow
+}
+
+// Node takes down, and knows what is here: pkg/release, or a fake.
+type Node interface {
+	Records() ([]release.Record, error)
+	Facts(r release.Record) (release.Facts, error)
+	Stop(ctx context.Context, r release.Record, graceful time.Duration) release.Result
+	StopContainer(ctx context.Context, r release.Record, graceful time.Duration) release.Result
+	// Exited is closed when the container's init has ended. An error: it can't be watched.
+	Exited(ctx context.Context, r release.Record) (<-chan struct{}, error)
+}
+
+// Net looks after the service's addresses on its link.
+type Net interface {
+	// Duplicate says who else answers for an address of the service; empty: nobody.
+	Duplicate(ctx context.Context, n core.NetworkSpec) (string, error)
+	// Announce tells the link where the addresses are, again and again while good says so.
+	Announce(ctx context.Context, n core.NetworkSpec, good func() bool)
+}
+
+// Prober asks the service whether it answers.
+type Prober interface {
+	// Probe returns nil if every probe of the service is healthy, else what the first unhealthy one said.
+	Probe(ctx context.Context, svc core.ServiceSpec) error
+}
+
+// Config is what an agent works with.
+type Config struct {
+	Self     core.NodeName
+	Instance core.Instance
+	Places   Places
+	Replica  Replica
+	Starter  Starter
+	Node     Node
+	Net      Net
+	Prober   Prober
+	Leased   func(core.ServiceName, core.Epoch) bool // the guard's word that the lease is live
+	Log      *slog.Logger
+}
+
+// Places are where things of services are on this node.
+type Places struct {
+	Run     string // /run/keepone
+	Volumes string
+	Cgroups string
+	Ceph    worker.Ceph
+}
+
+// Agent runs one runner for each service.
+type Agent struct {
+	cfg     Config
+	mu      sync.Mutex
+	runners map[core.ServiceName]*runner
+}
+
+// New makes an agent; Run starts it.
+func New(cfg Config) *Agent {
+	return &Agent{cfg: cfg, runners: map[core.ServiceName]*runner{}}
+}
+
+// Run works until ctx ends, then returns when every runner has. It leaves what runs running: the daemon may be
+// restarted at any time, and adopts what it finds.
+func (a *Agent) Run(ctx context.Context) error {
+	var running sync.WaitGroup
+	defer running.Wait()
+	records, err := a.cfg.Node.Records()
+	if err != nil {
+		a.cfg.Log.Error("some records of this life can't be read; what they name is left alone", "err", err)
+	}
+	for {
+		state, changed := a.cfg.Replica.Watch()
+		for _, name := range a.needed(state, records) {
+			r := newRunner(a.cfg, name)
+			a.mu.Lock()
+			a.runners[name] = r
+			a.mu.Unlock()
+			running.Go(func() { r.run(ctx) })
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		}
+	}
+}
+
+// needed are the services without a runner that have a grant for this node or a record here.
+func (a *Agent) needed(state core.State, records []release.Record) []core.ServiceName {
+	var names []core.ServiceName
+	add := func(name core.ServiceName) {
+		if _, ok := a.runners[name]; !ok {
+			names = append(names, name)
+		}
+	}
+	known := map[core.ServiceName]bool{}
+	for _, name := range state.ServiceNames() {
+		if g := state.Services[name].Grant; g != nil && g.Node == a.cfg.Self && g.Instance == a.cfg.Instance {
+			known[name] = true
+			add(name)
+		}
+	}
+	for _, r := range records {
+		if !known[r.Service] {
+			add(r.Service)
+		}
+	}
+	return names
+}
+
+// Health says how each service here does, for status.
+func (a *Agent) Health() map[core.ServiceName]string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	all := map[core.ServiceName]string{}
+	for name, r := range a.runners {
+		all[name] = r.doing()
+	}
+	return all
+}

@@ -1,0 +1,127 @@
+package agent
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"net/netip"
+	"path/filepath"
+
+	"github.com/keepone-ha/keepone/pkg/core"
+	"github.com/keepone-ha/keepone/pkg/release"
+	"github.com/keepone-ha/keepone/pkg/worker"
+)
+
+// duty is what State wants of this node for one service.
+type duty uint8
+
+const (
+	idle  duty = iota // nothing of the service may be here
+	hold              // the grant is ours: run it
+	leave             // the grant is ours, and is to be vacated
+)
+
+// want reads this node's duty from State: only a committed grant for this very instance makes it hold (I4).
+func want(s core.State, self core.NodeName, instance core.Instance, name core.ServiceName) (duty, core.Grant) {
+	g := s.Services[name].Grant
+	if g == nil || g.Node != self || g.Instance != instance {
+		return idle, core.Grant{}
+	}
+	if g.Phase == core.PhaseReleasing || g.Phase == core.PhaseContained {
+		return leave, *g
+	}
+	return hold, *g
+}
+
+// next is what the runner does next, given its duty and what is here.
+type step uint8
+
+const (
+	rest     step = iota // nothing to do until something changes
+	activate             // from nothing
+	adopt                // it runs as it should: watch it
+	restart              // volume stays, the container starts anew
+	lost                 // the container ended: say so
+	clean                // take down what is here
+	vacant               // nothing is here: say vacated
+)
+
+// next says what to do. It is pure: the whole of the agent's judgement.
+func next(d duty, g core.Grant, here *release.Record, facts release.Facts) step {
+	live := here != nil && !here.Marks.Vacated
+	ours := live && here.Epoch == g.Epoch && here.Instance == g.Instance
+	switch {
+	case d == idle && live, d == leave && live, d == hold && live && !ours:
+		return clean
+	case d == leave:
+		return vacant
+	case d == idle:
+		return rest
+	case here != nil && !live && here.Epoch == g.Epoch && here.Attempt >= g.Run:
+		return vacant // stopped on this node, and buried: only another grant can start it again (I7)
+	case !live:
+		return activate
+	case here.Marks.Contained && here.Attempt == g.Run:
+		return clean // its lease ended, or somebody stopped it: nothing of this attempt goes on
+	case !facts.Mounted || !facts.Mapper:
+		return clean // an activation that a daemon's end cut short, or storage that went away
+	case g.Run > here.Attempt:
+		return restart
+	case !facts.Init && g.Phase == core.PhaseFailed:
+		return rest // reported; the leader says what next
+	case !facts.Init:
+		return lost
+	}
+	return adopt
+}
+
+// plan is the order for the helper.
+func (r *runner) plan(s core.State, g core.Grant) (worker.Plan, bool) {
+	spec := s.Spec.Service(r.name)
+	if spec == nil {
+		return worker.Plan{}, false
+	}
+	p := r.cfg.Places
+	cgroup := filepath.Join(p.Cgroups, string(r.name))
+	return worker.Plan{
+		Run: p.Run, Service: r.name, Epoch: g.Epoch, Instance: g.Instance, Attempt: g.Run,
+		Volume: worker.Volume{
+			Ceph: p.Ceph, Spec: spec.Volume,
+			Mount: filepath.Join(p.Volumes, string(r.name)), RunDir: release.Dir(p.Run, r.name),
+		},
+		Takeover:  takeover(s, r.name, g.Epoch),
+		Container: worker.Container{Name: string(r.name), Network: spec.Network, Link: LinkName(r.name)},
+		Cgroup:    filepath.Join(cgroup, "run"), MapCgroup: filepath.Join(cgroup, "map"),
+		Limit: spec.StartLimit, StopLimit: spec.StopLimit,
+	}, true
+}
+
+// takeover lists every client that this holder must cut off before it acquires (I6).
+func takeover(s core.State, name core.ServiceName, epoch core.Epoch) worker.Takeover {
+	t := worker.Takeover{Epoch: epoch}
+	seen := map[netip.Addr]bool{}
+	for _, c := range s.Services[name].Uncut {
+		t.Addresses = append(t.Addresses, c.Addresses...)
+		spec := s.Spec.Node(c.Node)
+		if spec == nil {
+			continue
+		}
+		for _, addr := range spec.Links {
+			if !seen[addr] {
+				seen[addr] = true
+				t.From = append(t.From, addr)
+			}
+		}
+	}
+	return t
+}
+
+// LinkName is the host's end of a service's veth pair: a name that fits the kernel's 15 bytes and is the same
+// on every node.
+func LinkName(name core.ServiceName) string {
+	const most = 12
+	if len(name) <= most {
+		return "ko-" + string(name)
+	}
+	sum := sha256.Sum256([]byte(name))
+	return "ko-" + string(name[:6]) + hex.EncodeToString(sum[:3])
+}

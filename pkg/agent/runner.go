@@ -1,0 +1,201 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/keepone-ha/keepone/pkg/core"
+	"github.com/keepone-ha/keepone/pkg/release"
+	"github.com/keepone-ha/keepone/pkg/worker"
+)
+
+const (
+	retryShort = 200 * time.Millisecond // after something that should have worked
+	lookAgain  = 2 * time.Second        // facts change without telling, too
+)
+
+// runner looks after one service on this node. All its work is in one goroutine: what is here changes by nobody
+// else's hand, but for a guard's containment or an operator's stop, which its next look sees.
+type runner struct {
+	cfg  Config
+	name core.ServiceName
+	log  *slog.Logger
+
+	mu   sync.Mutex
+	does string
+}
+
+func newRunner(cfg Config, name core.ServiceName) *runner {
+	return &runner{cfg: cfg, name: name, log: cfg.Log.With("service", string(name))}
+}
+
+func (r *runner) doing() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.does
+}
+
+func (r *runner) now(does string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.does = does
+}
+
+// run looks, does one step, and looks again.
+func (r *runner) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		state, changed := r.cfg.Replica.Watch()
+		wait := r.step(ctx, state)
+		if wait == 0 {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+		case <-changed:
+		case <-time.After(wait):
+		}
+	}
+}
+
+// step does what State and the facts ask for, and says how long to rest if nothing changes.
+func (r *runner) step(ctx context.Context, state core.State) time.Duration {
+	d, grant := want(state, r.cfg.Self, r.cfg.Instance, r.name)
+	here, facts, err := r.look()
+	if err != nil {
+		r.log.Error("can't tell what of the service is here; looking again", "err", err)
+		return lookAgain
+	}
+	switch next(d, grant, here, facts) {
+	case activate:
+		return r.activate(ctx, state, grant, false)
+	case restart:
+		return r.restart(ctx, state, grant, *here)
+	case adopt:
+		return r.watch(ctx, state, grant, *here)
+	case lost:
+		r.report(ctx, core.RunFailed{
+			Service: r.name, Epoch: grant.Epoch, Instance: grant.Instance, Run: grant.Run, Reason: "the container ended",
+		})
+		return retryShort
+	case clean:
+		return r.clean(ctx, state, grant, *here)
+	case vacant:
+		failure := ""
+		if d == hold {
+			failure = "it was stopped on this node"
+		}
+		r.report(ctx, core.Vacated{Service: r.name, Epoch: grant.Epoch, Instance: grant.Instance, Failure: failure})
+		return retryShort
+	case rest:
+	}
+	r.now("")
+	return lookAgain
+}
+
+// look reads what of the service is here: its record and the kernel's facts about it.
+func (r *runner) look() (*release.Record, release.Facts, error) {
+	records, err := r.cfg.Node.Records()
+	for _, rec := range records {
+		if rec.Service != r.name {
+			continue
+		}
+		facts, err := r.cfg.Node.Facts(rec)
+		return &rec, facts, err
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, release.Facts{}, err // an unreadable record is not an absent one
+	}
+	return nil, release.Facts{}, nil
+}
+
+// clean takes down whatever is here, and says what came of it if the grant is still ours.
+func (r *runner) clean(ctx context.Context, state core.State, grant core.Grant, here release.Record) time.Duration {
+	r.now("stopping")
+	r.log.Info("stopping", "epoch", here.Epoch, "attempt", here.Attempt)
+	result := r.cfg.Node.Stop(ctx, here, r.graceful(state, here))
+	r.log.Info("stopped", "epoch", here.Epoch, "contained", result.Contained, "vacated", result.Vacated, "reasons", result.Reasons)
+	if here.Epoch == grant.Epoch && grant.Epoch != 0 {
+		r.reportStop(ctx, grant, result, failureOf(grant, here))
+	}
+	if result.Vacated {
+		return 0
+	}
+	return lookAgain // try again: an unmount that failed may work later
+}
+
+// failureOf says why an activation had to be cleaned up although its grant is to be held.
+func failureOf(g core.Grant, here release.Record) string {
+	switch {
+	case g.Phase == core.PhaseReleasing || g.Phase == core.PhaseContained:
+		return ""
+	case here.Marks.Contained:
+		return "contained: " + here.Marks.Reason
+	}
+	return "its activation was cut short, or its storage went away"
+}
+
+// reportStop tells the leader that the grant is vacated, or at least contained (I3: neither is said for hope).
+func (r *runner) reportStop(ctx context.Context, g core.Grant, result release.Result, failure string) {
+	switch {
+	case result.Vacated:
+		r.report(ctx, core.Vacated{Service: r.name, Epoch: g.Epoch, Instance: g.Instance, Failure: failure})
+	case result.Contained:
+		reason := failure
+		for _, why := range result.Reasons {
+			if reason != "" {
+				reason += "; "
+			}
+			reason += why
+		}
+		r.report(ctx, core.Contained{Service: r.name, Epoch: g.Epoch, Instance: g.Instance, Reason: reason})
+	}
+}
+
+func (r *runner) graceful(state core.State, here release.Record) time.Duration {
+	if spec := state.Spec.Service(r.name); spec != nil {
+		return spec.StopLimit
+	}
+	return here.StopLimit
+}
+
+// restart ends the old run and starts the next on the volume that stays mounted.
+func (r *runner) restart(ctx context.Context, state core.State, grant core.Grant, here release.Record) time.Duration {
+	r.now("restarting")
+	result := r.cfg.Node.StopContainer(ctx, here, r.graceful(state, here))
+	if !result.Contained {
+		r.log.Error("the old run can't be ended; leaving the volume to a full stop", "reasons", result.Reasons)
+		return r.clean(ctx, state, grant, here)
+	}
+	return r.activate(ctx, state, grant, true)
+}
+
+// report has the leader commit c, until it is committed or refused, or State shows that the grant has moved on.
+func (r *runner) report(ctx context.Context, c core.Command) {
+	const bound = 2 * time.Second
+	ctx, cancel := context.WithTimeout(ctx, bound)
+	defer cancel()
+	outcome, err := r.cfg.Replica.Propose(ctx, c)
+	if outcome != core.Done {
+		r.log.Info("report not committed; the next look tells what is left to say", "command", c.Kind(), "outcome", outcome.String(), "err", err)
+	}
+}
+
+// stopAfter takes down what a failed activation left, and reports it as the activation's failure.
+func (r *runner) stopAfter(ctx context.Context, state core.State, grant core.Grant, failure *worker.Failure) time.Duration {
+	r.log.Error("activation failed", "epoch", grant.Epoch, "code", string(failure.Code), "err", failure.Message)
+	here, _, err := r.look()
+	if err != nil {
+		return lookAgain
+	}
+	if here == nil {
+		r.report(ctx, core.Vacated{Service: r.name, Epoch: grant.Epoch, Instance: grant.Instance, Failure: failure.Message})
+		return retryShort
+	}
+	result := r.cfg.Node.Stop(ctx, *here, r.graceful(state, *here))
+	r.reportStop(ctx, grant, result, failure.Message)
+	return retryShort
+}

@@ -1,0 +1,85 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/keepone-ha/keepone/pkg/core"
+	"github.com/keepone-ha/keepone/pkg/release"
+)
+
+// watch looks after a running container until State, its init, its lease or its probes ask for something else.
+func (r *runner) watch(ctx context.Context, state core.State, grant core.Grant, here release.Record) time.Duration {
+	spec := state.Spec.Service(r.name)
+	if spec == nil {
+		return lookAgain
+	}
+	r.now("running")
+	exited, err := r.cfg.Node.Exited(ctx, here)
+	if err != nil {
+		r.log.Warn("can't watch the container's init; looking instead", "err", err)
+		return retryShort
+	}
+	failures := 0
+	for {
+		now, changed := r.cfg.Replica.Watch()
+		if r.moved(now, grant, here) {
+			return 0
+		}
+		select {
+		case <-ctx.Done():
+			return 0
+		case <-exited:
+			return 0 // the next look finds it lost, or contained
+		case <-changed:
+			continue
+		case <-time.After(interval(*spec)):
+		}
+		if err := r.cfg.Prober.Probe(ctx, *spec); err == nil {
+			failures = 0
+			r.answeredAtLast(ctx, grant)
+			continue
+		} else if failures++; failures >= patience(*spec) && ctx.Err() == nil {
+			r.report(ctx, core.RunFailed{
+				Service: r.name, Epoch: grant.Epoch, Instance: grant.Instance, Run: grant.Run,
+				Reason: fmt.Sprintf("%d probes failed in a row: %v", failures, err),
+			})
+			return retryShort
+		}
+	}
+}
+
+// moved reports whether State wants something else than that this run goes on.
+func (r *runner) moved(state core.State, grant core.Grant, here release.Record) bool {
+	d, now := want(state, r.cfg.Self, r.cfg.Instance, r.name)
+	return d != hold || now.Epoch != grant.Epoch || now.Run > here.Attempt
+}
+
+// answeredAtLast reports Started for a run whose report was lost, or whose daemon was restarted meanwhile.
+func (r *runner) answeredAtLast(ctx context.Context, grant core.Grant) {
+	_, now := want(r.cfg.Replica.State(), r.cfg.Self, r.cfg.Instance, r.name)
+	if now.Phase == core.PhaseStarting && now.Epoch == grant.Epoch && now.Run == grant.Run {
+		r.report(ctx, core.Started{Service: r.name, Epoch: now.Epoch, Instance: now.Instance, Run: now.Run})
+	}
+}
+
+// interval between probes: the shortest that the service names.
+func interval(spec core.ServiceSpec) time.Duration {
+	shortest := 2 * time.Second
+	for _, p := range spec.Probes {
+		if p.Interval > 0 && p.Interval < shortest {
+			shortest = p.Interval
+		}
+	}
+	return shortest
+}
+
+// patience is how many probes in a row may fail.
+func patience(spec core.ServiceSpec) int {
+	most := 1
+	for _, p := range spec.Probes {
+		most = max(most, p.Failures)
+	}
+	return most
+}

@@ -1,0 +1,267 @@
+package app
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/keepone-ha/keepone/pkg/boottime"
+	"github.com/keepone-ha/keepone/pkg/core"
+	"github.com/keepone-ha/keepone/pkg/drive/ipmi"
+	"github.com/keepone-ha/keepone/pkg/fence"
+	"github.com/keepone-ha/keepone/pkg/worker"
+)
+
+const (
+	proposeLimit = 3 * time.Second
+	readLimit    = 2 * time.Second
+	readAgain    = 200 * time.Millisecond
+	watchBMC     = 30 * time.Second
+)
+
+// fencer carries out the fences whose executor this node is, each attempt once.
+type fencer struct {
+	app     *App
+	running sync.WaitGroup
+
+	mu   sync.Mutex
+	done map[uint64]int // the newest attempt begun, by fence
+}
+
+func openBMC(unseal func(string) (string, error)) func(core.NodeName, core.BMCSpec) (fence.Handle, error) {
+	return func(_ core.NodeName, spec core.BMCSpec) (fence.Handle, error) {
+		return ipmi.New(ipmi.Config{
+			Address: spec.Address, User: spec.User, CipherSuite: spec.CipherSuite,
+			Password: func() (string, error) { return unseal(spec.Password) },
+		})
+	}
+}
+
+// loop follows State for as long as ctx lives.
+func (f *fencer) loop(ctx context.Context) {
+	defer f.running.Wait()
+	for {
+		state, changed := f.app.replica.Watch()
+		f.app.bmcs.Update(state.Spec.Nodes)
+		for _, order := range state.Fences {
+			if order.State == core.FenceRequested && order.Executor == f.app.file.Name && f.begin(order) {
+				f.running.Go(func() { f.attempt(ctx, order) })
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		}
+	}
+}
+
+// begin reports whether this attempt is new here.
+func (f *fencer) begin(order core.Fence) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.done[order.ID] >= order.Attempt {
+		return false
+	}
+	f.done[order.ID] = order.Attempt
+	return true
+}
+
+// attempt runs one attempt and proposes what it proved. An outcome that is unknown is asked again by the leader's
+// next attempt: a proof is a reading and can be read again.
+func (f *fencer) attempt(ctx context.Context, order core.Fence) {
+	a := f.app
+	log := a.log.With("fence", order.ID, "node", string(order.Node), "attempt", order.Attempt)
+	log.Info("fencing", "reason", order.Reason, "shoot", order.Shoot)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	state := a.replica.State()
+	parts := fence.Parts{Storage: a.storage, Now: a.replica.Now, Proved: func(p core.Proof) {
+		log.Info("proof", "proof", string(p.Kind), "reading", p.Reading)
+		f.propose(ctx, core.AddProof{Fence: order.ID, Proof: p})
+	}}
+	var guid string
+	if bmc, expected, err := a.bmcs.BMC(order.Node); err == nil {
+		parts.BMC, guid = bmc, expected
+	}
+	targets := f.targets(state, order)
+	if len(targets) == 0 && !order.Whole {
+		return // its grants have ended otherwise: without a target an attempt would be after the whole node
+	}
+	go f.follow(ctx, cancel, order)
+	result := fence.Attempt(ctx, fence.Order{
+		Node: order.Node, Instance: order.Instance, By: string(a.file.Name), Targets: targets,
+		Shoot: order.Shoot, GUID: guid, Proofs: order.Proofs, LeaseEnded: f.leaseEnded(ctx, order.ID),
+		Gap: state.Spec.Timing.OffReadings,
+	}, parts)
+	log.Info("fencing ended", "confirmed", result.Confirmed, "note", result.Note)
+	if !result.Confirmed && ctx.Err() == nil {
+		f.propose(ctx, core.EndAttempt{Fence: order.ID, Attempt: order.Attempt, Note: result.Note})
+	}
+}
+
+// follow ends an attempt whose order is no longer the one that it began with: a power-off must never outlive it.
+func (f *fencer) follow(ctx context.Context, cancel func(), order core.Fence) {
+	for ctx.Err() == nil {
+		state, changed := f.app.replica.Watch()
+		now, ok := fenceOf(state, order.ID)
+		if !ok || !now.Open() || now.Attempt != order.Attempt || (order.Shoot && !now.Shoot) {
+			cancel()
+			return
+		}
+		select {
+		case <-ctx.Done():
+		case <-changed:
+		}
+	}
+}
+
+func fenceOf(state core.State, id uint64) (core.Fence, bool) {
+	for _, order := range state.Fences {
+		if order.ID == id {
+			return order, true
+		}
+	}
+	return core.Fence{}, false
+}
+
+func (f *fencer) propose(ctx context.Context, c core.Command) {
+	ctx, cancel := context.WithTimeout(ctx, proposeLimit)
+	defer cancel()
+	if outcome, err := f.app.replica.Propose(ctx, c); outcome != core.Done {
+		f.app.log.Warn("not committed", "command", c.Kind(), "outcome", outcome.String(), "err", err)
+	}
+}
+
+// targets are the grants to cut off, each with what storage must do about it (I6).
+func (f *fencer) targets(state core.State, order core.Fence) []fence.Target {
+	var all []fence.Target
+	node := state.Spec.Node(order.Node)
+	for _, t := range order.Targets {
+		svc, ok := state.Services[t.Service]
+		spec := state.Spec.Service(t.Service)
+		if !ok || spec == nil || svc.Grant == nil || svc.Grant.Epoch != t.Epoch {
+			continue
+		}
+		cut := worker.CutOff{Volume: spec.Volume, Epoch: t.Epoch + 1, Addresses: svc.Grant.Clients}
+		for _, old := range svc.Uncut {
+			cut.Addresses = append(cut.Addresses, old.Addresses...)
+		}
+		if node != nil {
+			cut.From = node.Links
+		}
+		all = append(all, fence.Target{Target: t, Policy: state.Spec.PolicyOf(t.Service), CutOff: cut})
+	}
+	return all
+}
+
+// leaseEnded is closed when State says that the leases of all targets are over.
+func (f *fencer) leaseEnded(ctx context.Context, id uint64) <-chan struct{} {
+	ended := make(chan struct{})
+	go func() {
+		for {
+			now, changed := f.app.replica.Watch()
+			if settled(now, id) {
+				close(ended)
+				return
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-changed:
+			}
+		}
+	}()
+	return ended
+}
+
+func settled(state core.State, id uint64) bool {
+	order, ok := fenceOf(state, id)
+	if !ok {
+		return false
+	}
+	for _, t := range order.Targets {
+		if !t.LeaseOver {
+			return false
+		}
+	}
+	return true
+}
+
+// readSuspects reads the power of nodes that fell silent. It orders nothing; off, read twice, is a proof.
+func (a *App) readSuspects(ctx context.Context) {
+	var reading sync.WaitGroup
+	defer reading.Wait()
+	busy := map[core.NodeName]chan struct{}{}
+	for ctx.Err() == nil {
+		state := a.replica.State()
+		if a.replica.Leads() {
+			for name, instance := range a.observer.Suspects(state, boottime.Now()) {
+				if done, ok := busy[name]; ok && !closed(done) {
+					continue
+				}
+				if state.Nodes[name].Life == core.LifeFenced {
+					continue
+				}
+				done := make(chan struct{})
+				busy[name] = done
+				reading.Go(func() {
+					defer close(done)
+					a.readSuspect(ctx, state, name, instance)
+				})
+			}
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(readAgain / 4):
+		}
+	}
+}
+
+func closed(c chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+func (a *App) readSuspect(ctx context.Context, state core.State, name core.NodeName, instance core.Instance) {
+	began := boottime.Now()
+	bounded, cancel := context.WithTimeout(ctx, readLimit)
+	defer cancel()
+	proof, err := a.bmcs.ReadOff(bounded, name, state.Spec.Timing.OffReadings)
+	if err == nil {
+		proof.Instance, proof.By, proof.At = instance, string(a.file.Name), a.replica.Now()
+		a.observer.ReadOff(name, began, proof)
+	} else {
+		a.log.Debug("read power of a silent node", "node", string(name), "err", err)
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(readAgain):
+	}
+}
+
+// bmcProblems keeps what the slow readiness round says of each BMC.
+type bmcProblems struct {
+	mu  sync.Mutex
+	all map[core.NodeName]string
+}
+
+func (b *bmcProblems) set(name core.NodeName, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err == nil {
+		delete(b.all, name)
+		return
+	}
+	b.all[name] = err.Error()
+}
+
+func (b *bmcProblems) get(name core.NodeName) string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.all[name]
+}

@@ -1,0 +1,89 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/keepone-ha/keepone/pkg/boottime"
+	"github.com/keepone-ha/keepone/pkg/core"
+	"github.com/keepone-ha/keepone/pkg/release"
+	"github.com/keepone-ha/keepone/pkg/version"
+)
+
+const (
+	reportEvery = 500 * time.Millisecond
+	reportLimit = time.Second
+)
+
+// methodReport is the node protocol's: a member tells the leader about itself.
+const methodReport = "report"
+
+// reportLoop tells the leader about this node, again and again and at once when something changed.
+func (a *App) reportLoop(ctx context.Context) {
+	for ctx.Err() == nil {
+		if leader := a.replica.Leader(); leader != "" {
+			call, cancel := context.WithTimeout(ctx, reportLimit)
+			if err := a.peers.Call(call, leader, methodReport, a.report(), nil); err != nil {
+				a.log.Debug("report to leader", "leader", string(leader), "err", err)
+			}
+			cancel()
+		}
+		select {
+		case <-ctx.Done():
+		case <-a.reportNow:
+		case <-time.After(reportEvery):
+		}
+	}
+}
+
+// report is what this node says of itself.
+func (a *App) report() core.Report {
+	state := a.replica.State()
+	return core.Report{
+		Instance: a.instance, Holds: a.holds(), Ready: a.storage.Ready(),
+		Version: version.Version, Digest: state.Document.Digest,
+	}
+}
+
+// holds is what the kernel shows of services here. A thing that can't be told counts for every service: it makes
+// this node no candidate, and proves nothing about an earlier life (I3).
+func (a *App) holds() []core.Target {
+	epochs := map[core.ServiceName]core.Epoch{}
+	if records, err := release.List(a.file.RunDir); err == nil {
+		for _, r := range records {
+			epochs[r.Service] = r.Epoch
+		}
+	}
+	left := release.Leftovers(release.Places{RunDir: a.file.RunDir, CgroupRoot: a.file.CgroupRoot, Volumes: a.file.VolumesDir})
+	seen := map[core.ServiceName]bool{}
+	var holds []core.Target
+	add := func(name core.ServiceName) {
+		if !seen[name] {
+			seen[name] = true
+			holds = append(holds, core.Target{Service: name, Epoch: epochs[name]})
+		}
+	}
+	for _, l := range left {
+		if l.Service != "" {
+			add(l.Service)
+			continue
+		}
+		a.log.Warn("something of an unknown service is here", "kind", string(l.Kind), "what", l.What)
+		state := a.replica.State()
+		for _, name := range state.ServiceNames() {
+			add(name)
+		}
+	}
+	return holds
+}
+
+// serveReport takes a member's report; its name is from its certificate.
+func (a *App) serveReport(_ context.Context, peer core.NodeName, body json.RawMessage) (any, error) {
+	var r core.Report
+	if err := json.Unmarshal(body, &r); err != nil {
+		return nil, err
+	}
+	a.observer.Reported(peer, boottime.Now(), r)
+	return struct{}{}, nil
+}

@@ -1,0 +1,173 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/keepone-ha/keepone/pkg/core"
+	"github.com/keepone-ha/keepone/pkg/worker"
+)
+
+const (
+	inspectEvery = 2 * time.Second
+	checkEvery   = 5 * time.Minute
+	inspectLimit = 6 * time.Second
+	checkLimit   = 10 * time.Second
+	cutOffLimit  = 12 * time.Second
+)
+
+// storage is this node's standing with Ceph: it answers for readiness, and cuts clients off.
+type storage struct {
+	helpers   worker.Helpers
+	fencing   *worker.Control // kept apart: a readiness check that hangs must not cost a fence its time
+	readiness *worker.Control
+
+	mu      sync.Mutex
+	ready   map[core.ServiceName]core.Ready
+	checked map[core.ServiceName]time.Time // when the cap was last found right
+}
+
+func newStorage(h worker.Helpers, c worker.Ceph) *storage {
+	return &storage{
+		helpers: h, fencing: worker.NewControl(h, c), readiness: worker.NewControl(h, c),
+		ready: map[core.ServiceName]core.Ready{}, checked: map[core.ServiceName]time.Time{},
+	}
+}
+
+func (s *storage) close() {
+	s.fencing.Close()
+	s.readiness.Close()
+}
+
+// CutOff is the storage proof's effect, see worker.CutOff.
+func (s *storage) CutOff(ctx context.Context, order worker.CutOff) (worker.CutOffDid, error) {
+	ctx, cancel := context.WithTimeout(ctx, cutOffLimit)
+	defer cancel()
+	answer, err := s.fencing.Do(ctx, worker.Request{Limit: cutOffLimit, CutOff: &order})
+	if err != nil {
+		return worker.CutOffDid{}, err
+	}
+	if answer.CutOff == nil {
+		return worker.CutOffDid{}, fmt.Errorf("cut off clients of %s: the helper's answer is empty", order.Volume.Image)
+	}
+	return *answer.CutOff, nil
+}
+
+// warm opens the connection that a fence will need, so that the first fence does not wait for it.
+func (s *storage) warm(ctx context.Context, spec core.VolumeSpec) {
+	ctx, cancel := context.WithTimeout(ctx, inspectLimit)
+	defer cancel()
+	_, _ = s.fencing.Do(ctx, worker.Request{Limit: inspectLimit, Inspect: &worker.Inspect{Volume: spec}})
+}
+
+// watch keeps saying, for each service, whether this node could take it now; changed is called when that changes.
+func (s *storage) watch(ctx context.Context, state func() core.State, changed func()) {
+	for round := 0; ctx.Err() == nil; round++ {
+		st := state()
+		for _, svc := range st.Spec.Services {
+			if round%15 == 0 {
+				s.warm(ctx, svc.Volume)
+			}
+			was := s.Ready()[svc.Name]
+			now := s.look(ctx, st, svc)
+			s.mu.Lock()
+			s.ready[svc.Name] = now
+			s.mu.Unlock()
+			if was != now {
+				changed()
+			}
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(inspectEvery):
+		}
+	}
+}
+
+// Ready is the newest answer for each service.
+func (s *storage) Ready() map[core.ServiceName]core.Ready {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := map[core.ServiceName]core.Ready{}
+	for name, r := range s.ready {
+		all[name] = r
+	}
+	return all
+}
+
+// look opens the image and tries the cap.
+func (s *storage) look(ctx context.Context, st core.State, svc core.ServiceSpec) core.Ready {
+	ctx, cancel := context.WithTimeout(ctx, inspectLimit+checkLimit)
+	defer cancel()
+	answer, err := s.readiness.Do(ctx, worker.Request{Limit: inspectLimit, Inspect: &worker.Inspect{Volume: svc.Volume}})
+	if err != nil {
+		return core.Ready{Reason: err.Error()}
+	}
+	image := answer.Image
+	if image == nil {
+		return core.Ready{Reason: "the storage helper's answer is empty"}
+	}
+	if reason := unusable(*image, st, svc); reason != "" {
+		return core.Ready{Reason: reason, Epoch: image.Epoch}
+	}
+	if time.Since(s.checkedAt(svc.Name)) > checkEvery {
+		if _, err := s.readiness.Do(ctx, worker.Request{Limit: checkLimit, Check: &worker.Check{Volume: svc.Volume}}); err != nil {
+			return core.Ready{Reason: err.Error(), Epoch: image.Epoch}
+		}
+		s.mu.Lock()
+		s.checked[svc.Name] = time.Now()
+		s.mu.Unlock()
+	}
+	return core.Ready{OK: true, Epoch: image.Epoch}
+}
+
+func (s *storage) checkedAt(name core.ServiceName) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.checked[name]
+}
+
+// unusable says why an image can't be taken by anybody of the cluster, empty if it can.
+func unusable(image worker.Image, st core.State, svc core.ServiceSpec) string {
+	name := svc.Volume.Pool + "/" + svc.Volume.Image
+	if image.Size == 0 {
+		return fmt.Sprintf("image %s has size 0: it was never filled, or was cut; restore it", name)
+	}
+	for _, owner := range image.Owners {
+		if !ours(owner, st) {
+			return fmt.Sprintf("image %s is locked by a stranger at %s: stop it there, or run `keepone volume claim %s`", name, owner, svc.Name)
+		}
+	}
+	return ""
+}
+
+// ours reports whether a storage client's address is at a node of the cluster.
+func ours(owner string, st core.State) bool {
+	host, _, _ := strings.Cut(owner, "/")
+	at, err := netip.ParseAddrPort(host)
+	if err != nil {
+		return false
+	}
+	for _, node := range st.Spec.Nodes {
+		for _, link := range node.Links {
+			if link == at.Addr() {
+				return true
+			}
+		}
+	}
+	for _, s := range st.Services {
+		if s.Grant == nil {
+			continue
+		}
+		for _, c := range s.Grant.Clients {
+			if c == owner {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -1,0 +1,185 @@
+package core
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// moveSlack is how long past the bounds of stop and start a move may take until it is answered as failed.
+const moveSlack = 30 * time.Second
+
+// orderBound is how long an operator's fence may wait to be ordered: for leadership to leave the node, or for
+// an open fence of it to end.
+const orderBound = time.Minute
+
+// requests answers what operators asked for.
+func (d *decider) requests() {
+	for _, r := range d.s.Requests {
+		if r.State != RequestOpen {
+			continue
+		}
+		state, answer := d.answer(r)
+		if state != RequestOpen || (answer != "" && answer != r.Answer) {
+			d.do(Answer{Request: r.ID, State: state, Answer: answer})
+		}
+	}
+}
+
+// answer says how a request stands.
+func (d *decider) answer(r Request) (RequestState, string) {
+	switch r.Kind {
+	case RequestSwitchover, RequestFailover:
+		return d.answerMove(r)
+	case RequestStart, RequestRestart:
+		return d.answerStart(r)
+	case RequestStop:
+		if d.s.Services[r.Service].Grant == nil {
+			return RequestDone, string(r.Service) + " is stopped and vacated"
+		}
+		return d.answerStop(r)
+	case RequestDrain:
+		return d.answerDrain(r)
+	case RequestFence:
+		return d.answerFence(r)
+	case RequestMaintenance:
+		return d.answerMaintenance()
+	case RequestUndrain, RequestMaintainOff, RequestFenceConfirm:
+	}
+	return RequestOpen, ""
+}
+
+// answerStop bounds the wait for a holder that may be lost; the release or fence goes on.
+func (d *decider) answerStop(r Request) (RequestState, string) {
+	svc, spec := d.s.Services[r.Service], d.s.Spec.Service(r.Service)
+	switch {
+	case !svc.Stopped:
+		return RequestFailed, "started meanwhile"
+	case spec == nil || d.now.Sub(r.At) > spec.StopLimit+graceRelease+moveSlack:
+		return RequestFailed, fmt.Sprintf("%s has neither vacated it nor been fenced within the bound; it is tried on", svc.Grant.Node)
+	case svc.Blocked != "":
+		return RequestOpen, "waits: " + svc.Blocked
+	}
+	return RequestOpen, ""
+}
+
+func (d *decider) answerMove(r Request) (RequestState, string) {
+	svc := d.s.Services[r.Service]
+	spec := d.s.Spec.Service(r.Service)
+	if svc.Move == nil || svc.Move.Request != r.ID || spec == nil {
+		return RequestFailed, "superseded"
+	}
+	g := svc.Grant
+	if d.answers(g) && g.Since > r.At {
+		on := fmt.Sprintf("%s answers on %s", r.Service, g.Node)
+		if g.Node == svc.Move.From || (svc.Move.To != "" && g.Node != svc.Move.To) {
+			return RequestFailed, on + ", not where it was to go" + d.lastFailure(svc)
+		}
+		return RequestDone, on
+	}
+	if d.now.Sub(r.At) > spec.StopLimit+spec.StartLimit+graceRelease+moveSlack {
+		return RequestFailed, "not done within its bound; `keepone status` shows where it stands" + d.lastFailure(svc)
+	}
+	return RequestOpen, ""
+}
+
+// answers reports whether a grant's service answered when its holder was last heard, a moment ago.
+func (d *decider) answers(g *Grant) bool {
+	if g == nil || g.Phase != PhaseRunning {
+		return false
+	}
+	v := d.v.Nodes[g.Node]
+	return v.Live == LiveOnline && v.Instance == g.Instance
+}
+
+func (d *decider) lastFailure(svc Service) string {
+	if len(svc.Failures) == 0 {
+		return ""
+	}
+	last := svc.Failures[len(svc.Failures)-1]
+	return fmt.Sprintf(" (%s: %s)", last.Node, last.Reason)
+}
+
+func (d *decider) answerStart(r Request) (RequestState, string) {
+	svc := d.s.Services[r.Service]
+	g := svc.Grant
+	switch {
+	case svc.Stopped:
+		return RequestFailed, "stopped meanwhile"
+	case d.answers(g) && (g.Since > r.At || r.Kind == RequestStart):
+		return RequestDone, fmt.Sprintf("%s answers on %s", r.Service, g.Node)
+	case g == nil && svc.Blocked != "":
+		return RequestOpen, "waits: " + svc.Blocked
+	}
+	if spec := d.s.Spec.Service(r.Service); spec == nil || d.now.Sub(r.At) > spec.StopLimit+spec.StartLimit+moveSlack {
+		return RequestFailed, "does not answer within its bound; it is tried on" + d.lastFailure(svc)
+	}
+	return RequestOpen, ""
+}
+
+func (d *decider) answerDrain(r Request) (RequestState, string) {
+	var left []string
+	for _, name := range d.s.ServiceNames() {
+		svc := d.s.Services[name]
+		if svc.Grant == nil || svc.Grant.Node != r.Node {
+			continue
+		}
+		text := string(name)
+		if found, why := d.candidates(svc, r.Node); len(found) == 0 {
+			text += ", which can go nowhere: " + why
+		}
+		left = append(left, text)
+	}
+	switch {
+	case !d.s.Nodes[r.Node].Standby:
+		return RequestFailed, "undrained meanwhile"
+	case len(left) == 0:
+		return RequestDone, fmt.Sprintf("%s is empty and on standby", r.Node)
+	}
+	return RequestOpen, "waits for " + strings.Join(left, "; ")
+}
+
+func (d *decider) answerFence(r Request) (RequestState, string) {
+	for _, f := range d.s.Fences {
+		if f.Request != r.ID {
+			continue
+		}
+		switch {
+		case f.State == FenceConfirmed:
+			return RequestDone, fmt.Sprintf("%s is fenced: %s", r.Node, f.Proofs[len(f.Proofs)-1].Reading)
+		case f.State == FenceMoot:
+			return RequestFailed, f.Note
+		case f.State == FenceFailed && f.Attempt >= wholeTries:
+			return RequestFailed, f.Note
+		}
+		return RequestOpen, f.Note
+	}
+	if d.s.Nodes[r.Node].Life == LifeFenced {
+		return RequestDone, fmt.Sprintf("%s was fenced already: %s", r.Node, d.s.Nodes[r.Node].Reason)
+	}
+	if d.now.Sub(r.At) > orderBound {
+		return RequestFailed, fmt.Sprintf("not ordered within %s: %s leads, and no other voter could", orderBound, d.v.Self)
+	}
+	d.orderWhole(r)
+	return RequestOpen, ""
+}
+
+func (d *decider) answerMaintenance() (RequestState, string) {
+	if !d.s.Maintenance.On {
+		return RequestFailed, "ended meanwhile"
+	}
+	var waits []string
+	for _, name := range d.s.ServiceNames() {
+		g := d.s.Services[name].Grant
+		if g == nil {
+			continue
+		}
+		if v := d.v.Nodes[g.Node]; !v.Maintenance || v.Live != LiveOnline || v.Instance != g.Instance {
+			waits = append(waits, string(g.Node))
+		}
+	}
+	if len(waits) == 0 {
+		return RequestDone, "hands off: every holder has accepted it"
+	}
+	return RequestOpen, "waits for " + strings.Join(waits, ", ") + " to accept it"
+}

@@ -1,0 +1,61 @@
+package core
+
+import "time"
+
+// View is what the leader sees right now. It is not replicated: a new leader builds its own.
+type View struct {
+	Self   NodeName
+	Nodes  map[NodeName]NodeView
+	Voters []NodeName // Raft's, in order
+	// LeaseOver names, for each service, the highest epoch of which no node can hold a live lease any more,
+	// as the leader's own arithmetic has it (I3, I5). Missing: none.
+	LeaseOver map[ServiceName]Epoch
+}
+
+// NodeView is what the leader sees of one node.
+type NodeView struct {
+	Live        Liveness
+	Silent      time.Duration // since its last heartbeat, on any link
+	Instance    Instance      // of its last heartbeat
+	Daemon      bool          // its guard says that its daemon is well
+	Maintenance bool          // its guard does not enforce leases
+	Off         *Proof        // a bmc-off proof of Instance, read since it fell silent; nil: none
+	Report      *Report       // the newest report of its daemon; nil: none fresh
+}
+
+// Liveness is what heartbeats say of a node.
+type Liveness string
+
+// What heartbeats can say. The zero value is the careful one.
+const (
+	LiveUnknown Liveness = ""        // this leader has not listened for long enough
+	LiveOnline  Liveness = "online"  // heard within the suspect bound
+	LiveSuspect Liveness = "suspect" // silent for longer than the suspect bound
+	LiveDown    Liveness = "down"    // silent for longer than the down bound
+)
+
+// Report is what a node's daemon says of itself.
+type Report struct {
+	Instance Instance
+	Holds    []Target // what the kernel shows of services there, by record; epoch 0: no record
+	Ready    map[ServiceName]Ready
+	Version  string
+	Digest   string // of the cluster document that it works by
+}
+
+// Ready says whether a node could take a service now.
+type Ready struct {
+	OK     bool
+	Reason string // why not, and what to do
+	Epoch  Epoch  // that the image carries (I2)
+}
+
+// holds reports whether the report shows anything of the service on the node.
+func (r *Report) holds(name ServiceName) bool {
+	for _, t := range r.Holds {
+		if t.Service == name {
+			return true
+		}
+	}
+	return false
+}

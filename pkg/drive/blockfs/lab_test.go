@@ -1,0 +1,110 @@
+//go:build lab
+
+package blockfs
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/keepone-ha/keepone/pkg/worker"
+)
+
+func newFile(t *testing.T, size int64) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "image")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Truncate(size); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// TestRound makes, checks and mounts a file system and finds nothing left behind.
+func TestRound(t *testing.T) {
+	for _, fs := range []string{"ext4", "xfs"} {
+		t.Run(fs, func(t *testing.T) {
+			path := newFile(t, 320<<20)
+			dir := filepath.Join(t.TempDir(), "mnt")
+			loop, err := Attach(t.Context(), path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, err := range []error{
+				Make(t.Context(), loop.Device, fs),
+				Check(t.Context(), loop.Device, fs),
+				Mount(t.Context(), loop.Device, dir, fs),
+				loop.Release(),
+				os.WriteFile(filepath.Join(dir, "file"), []byte("x"), 0o600),
+			} {
+				if err != nil {
+					t.Error(err)
+				}
+			}
+			if Full(t.Context(), dir) {
+				t.Error("an empty volume counts as full")
+			}
+			if err := Unmount(t.Context(), dir); err != nil {
+				t.Error(err)
+			}
+			if err := Cleared(t.Context(), loop.Device, path); err != nil {
+				t.Error(err)
+			}
+			if err := Unmount(t.Context(), dir); err != nil {
+				t.Errorf("unmount of what is not mounted: %v", err)
+			}
+		})
+	}
+}
+
+func TestBusy(t *testing.T) {
+	path, dir := newFile(t, 32<<20), filepath.Join(t.TempDir(), "mnt")
+	loop, err := Attach(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = loop.Release() }()
+	if err := Make(t.Context(), loop.Device, "ext4"); err != nil {
+		t.Fatal(err)
+	}
+	if err := Mount(t.Context(), loop.Device, dir, "ext4"); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(filepath.Join(dir, "file"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Unmount(t.Context(), dir); err == nil || !strings.Contains(err.Error(), "busy") {
+		t.Errorf("unmount under a user: %v", err)
+	}
+	_ = f.Close()
+	if err := Unmount(t.Context(), dir); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestBroken(t *testing.T) {
+	path, dir := newFile(t, 32<<20), filepath.Join(t.TempDir(), "mnt")
+	loop, err := Attach(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = loop.Release() }()
+	if err := Check(t.Context(), loop.Device, "ext4"); code(err) != worker.CodeFileSystem {
+		t.Errorf("check of zeros: %v", err)
+	}
+	for _, fs := range []string{"ext4", "xfs"} {
+		if err := Mount(t.Context(), loop.Device, dir, fs); code(err) != worker.CodeFileSystem {
+			t.Errorf("mount of zeros: %v", err)
+		} else {
+			t.Log(err)
+		}
+	}
+}

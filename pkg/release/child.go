@@ -1,0 +1,170 @@
+package release
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A call into a file system or a device that hangs can't be given up by the thread that made it, and a process with
+// such a thread can't end. So these calls are made by a child: this same program, which init below turns into one
+// call. Its exit status is the call's errno. A child that hangs is left to the kernel.
+const childName = "keepone-release-call"
+
+func init() {
+	if len(os.Args) >= 2 && os.Args[0] == childName {
+		os.Exit(childMain(os.Args[1:]))
+	}
+}
+
+// The calls that a child makes.
+const (
+	callSync      = "sync"       // path major minor
+	callUnmount   = "unmount"    // path flags
+	callDetach    = "detach"     // loop device
+	callBackedBy  = "backed-by"  // loop device, minor of the backing file's device: 0 if so, ENODEV if not
+	callRemoveRBD = "remove-rbd" // file, id
+)
+
+func childMain(args []string) int {
+	err := unix.EINVAL
+	call, known := map[string]func([]string) error{
+		callSync: childSync, callUnmount: childUnmount, callDetach: childDetach,
+		callBackedBy: childBackedBy, callRemoveRBD: childRemoveRBD,
+	}[args[0]]
+	if !known {
+		return int(err)
+	}
+	if failed := call(args[1:]); failed == nil {
+		return 0
+	} else if !errors.As(failed, &err) || err == 0 || err > 255 {
+		return int(unix.EIO)
+	}
+	return int(err)
+}
+
+// childSync writes back the one file system that is meant, never another one that shows at its path once it is gone.
+func childSync(args []string) error {
+	if len(args) != 3 {
+		return unix.EINVAL
+	}
+	fd, err := unix.Open(args[0], unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if strconv.Itoa(int(unix.Major(st.Dev))) != args[1] || strconv.Itoa(int(unix.Minor(st.Dev))) != args[2] {
+		return unix.ENODEV
+	}
+	return unix.Syncfs(fd)
+}
+
+func childUnmount(args []string) error {
+	if len(args) != 2 {
+		return unix.EINVAL
+	}
+	flags, err := strconv.Atoi(args[1])
+	if err != nil {
+		return unix.EINVAL
+	}
+	return unix.Unmount(args[0], flags)
+}
+
+func childDetach(args []string) error {
+	fd, err := openLoop(args)
+	if err != nil {
+		return err
+	}
+	return ignoreErrno(unix.IoctlSetInt(fd, unix.LOOP_CLR_FD, 0), unix.ENXIO) // not attached any more
+}
+
+func childBackedBy(args []string) error {
+	if len(args) != 2 {
+		return unix.EINVAL
+	}
+	fd, err := openLoop(args[:1])
+	if err != nil {
+		return err
+	}
+	info, err := unix.IoctlLoopGetStatus64(fd)
+	if errors.Is(err, unix.ENXIO) {
+		return unix.ENODEV
+	}
+	if err != nil {
+		return err
+	}
+	if strconv.Itoa(int(unix.Minor(info.Device))) != args[1] || unix.Major(info.Device) != 0 {
+		return unix.ENODEV
+	}
+	return nil
+}
+
+func openLoop(args []string) (int, error) {
+	if len(args) != 1 {
+		return -1, unix.EINVAL
+	}
+	// Read-only: the last close of a writable one would write back, and may hang.
+	return unix.Open(args[0], unix.O_RDONLY|unix.O_CLOEXEC, 0)
+}
+
+func childRemoveRBD(args []string) error {
+	if len(args) != 2 {
+		return unix.EINVAL
+	}
+	return os.WriteFile(args[0], []byte(args[1]), 0)
+}
+
+func ignoreErrno(err error, errno unix.Errno) error {
+	if errors.Is(err, errno) {
+		return nil
+	}
+	return err
+}
+
+// inChild makes one call in a child, until ctx ends. Then the outcome is not known: the call may still happen.
+func inChild(ctx context.Context, args ...string) error {
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args = append([]string{childName}, args...)
+	cmd.Env = []string{"GOMAXPROCS=1"}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start %s: %w", args[0], err)
+	}
+	ended := make(chan error, 1)
+	// Not joined if the child hangs in the kernel: there is nothing that would end it.
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case err := <-ended:
+		return childError(args[0], err)
+	case <-ctx.Done():
+	}
+	_ = cmd.Process.Kill()
+	select {
+	case <-ended:
+	case <-time.After(childGrace):
+	}
+	return fmt.Errorf("%s: %w", args[0], ctx.Err())
+}
+
+// childGrace lets a child that can be killed die before we go on, so that no call of ours is under way any more.
+const childGrace = 50 * time.Millisecond
+
+func childError(call string, err error) error {
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &exit) && exit.ExitCode() > 0:
+		return fmt.Errorf("%s: %w", call, unix.Errno(exit.ExitCode()))
+	default:
+		return fmt.Errorf("%s: %w", call, err)
+	}
+}

@@ -1,0 +1,310 @@
+package release
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// world is a fake machine with one service that runs as it should; each test breaks one thing of it.
+type world struct {
+	run, mapping bool // populated
+	unkillable   bool
+	blind        bool // cgroups can't be read
+	linkUp       bool
+	linkStays    bool
+	mounted      bool
+	fuse         bool
+	device       bool
+	hangSync     bool
+	syncErr      error
+	hangUnmount  bool // until the connection is cut
+	busy         int  // unmounts that answer EBUSY first
+	broken       string
+	devStays     bool
+	aborted      bool
+	order        []string
+}
+
+func (w *world) did(what string) { w.order = append(w.order, what) }
+
+func (w *world) host() *host {
+	return &host{cgroups: fakeTree{w}, links: fakeLinks{w}, mounts: fakeMounts{w}, devices: fakeDevices{w}}
+}
+
+type fakeTree struct{ w *world }
+
+func (f fakeTree) Populated(path string) (bool, error) {
+	if f.w.blind {
+		return true, errors.New("no cgroup file system")
+	}
+	if filepath.Base(path) == "map" {
+		return f.w.mapping, nil
+	}
+	return f.w.run, nil
+}
+
+func (f fakeTree) Kill(path string) error {
+	f.w.did("kill " + filepath.Base(path))
+	if filepath.Base(path) == "map" {
+		f.w.mapping = false
+	} else if !f.w.unkillable || f.w.aborted {
+		f.w.run = false
+	}
+	return nil
+}
+func (fakeTree) Survivors(string) []string { return []string{"pid 7 (x) in state D at io_schedule"} }
+
+type fakeLinks struct{ w *world }
+
+func (f fakeLinks) Down(string) error {
+	f.w.did("link")
+	f.w.linkUp = f.w.linkStays
+	return nil
+}
+func (f fakeLinks) Up(string) (bool, error) { return f.w.linkUp, nil }
+
+type fakeMounts struct{ w *world }
+
+func (f fakeMounts) List() ([]Mount, error) {
+	var m []Mount
+	if f.w.fuse {
+		m = append(m, Mount{Minor: 45, Path: "/f", Type: "fuse"})
+	}
+	if f.w.mounted {
+		m = append(m, Mount{Major: 7, Minor: 3, Path: "/m", Type: "ext4", Source: "/dev/loop3"})
+	}
+	return m, nil
+}
+
+func (f fakeMounts) Sync(ctx context.Context, _ Mount) error {
+	f.w.did("sync")
+	if f.w.hangSync {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return f.w.syncErr
+}
+
+func (f fakeMounts) Unmount(ctx context.Context, path string, detach bool) error {
+	if path == "/f" {
+		f.w.fuse = false
+		return nil
+	}
+	f.w.did("unmount")
+	if f.w.hangUnmount && !f.w.aborted && !detach {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	if f.w.busy > 0 {
+		f.w.busy--
+		return unix.EBUSY
+	}
+	f.w.mounted = false
+	return nil
+}
+func (f fakeMounts) Broken(Mount) string { return f.w.broken }
+
+type fakeDevices struct{ w *world }
+
+func (f fakeDevices) Find(context.Context, sought) ([]string, error) {
+	if f.w.device {
+		return []string{"/dev/loop3"}, nil
+	}
+	return nil, nil
+}
+
+func (f fakeDevices) Detach(context.Context, string) error {
+	f.w.did("detach")
+	f.w.device = f.w.devStays
+	return nil
+}
+
+func (f fakeDevices) Abort(connection uint32) error {
+	f.w.did("abort")
+	f.w.aborted = connection == 45
+	return nil
+}
+
+func healthy() *world {
+	return &world{run: true, linkUp: true, mounted: true, device: true}
+}
+
+func exampleRecord() Record {
+	return Record{
+		Service: "one", Epoch: 2, Attempt: 1,
+		Cgroups: Cgroups{Run: "/cg/one/run", Map: "/cg/one/map"},
+		Storage: Storage{Mount: "/m", Kind: KindLoop, Device: "/dev/loop3", FuseDir: "/f"},
+		Network: Network{Links: []string{"veth1"}},
+	}
+}
+
+// endedCleanly leaves what a mapper leaves that ended as it should.
+func endedCleanly(t *testing.T, dir string) {
+	t.Helper()
+	gone := Process{PID: 1 << 30, Start: 1}
+	if err := exampleRecord().Save(dir); err != nil {
+		t.Fatal(err)
+	}
+	service := Dir(dir, "one")
+	if err := saveJSON(filepath.Join(service, "mapper.json"), Mapper{Process: gone, Connection: 45}); err != nil {
+		t.Fatal(err)
+	}
+	exit := MapperExit{Process: gone, Flushed: true, Unlocked: true}
+	if err := saveJSON(filepath.Join(service, "mapper-exit.json"), exit); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Vacated is said only if nothing at all went wrong on the way, and every stop ends in its bound (I3, I7).
+func TestStop(t *testing.T) {
+	gone := Process{PID: 1 << 30, Start: 1}
+	for _, tt := range []struct {
+		name               string
+		breakIt            func(*world)
+		exit               *MapperExit
+		contained, vacated bool
+	}{
+		{"all well", func(*world) {}, nil, true, true},
+		{"busy for a moment", func(w *world) { w.busy = 3 }, nil, true, true},
+		{"nothing here any more", func(w *world) { *w = world{} }, nil, true, true},
+		{"process in D state", func(w *world) { w.unkillable = true }, nil, false, false},
+		{"hangs until the connection is cut", func(w *world) { w.unkillable, w.hangSync, w.fuse = true, true, true }, nil, true, false},
+		{"cgroups unreadable", func(w *world) { w.blind = true }, nil, false, false},
+		{"link stays up", func(w *world) { w.linkStays = true }, nil, false, false},
+		{"sync hangs", func(w *world) { w.hangSync = true }, nil, true, false},
+		{"sync fails", func(w *world) { w.syncErr = unix.EIO }, nil, true, false},
+		{"file system has errors", func(w *world) { w.broken = "counted 1 error" }, nil, true, false},
+		{"unmount hangs", func(w *world) { w.hangUnmount = true }, nil, true, false},
+		{"mount stays busy", func(w *world) { w.busy = 1 << 20 }, nil, true, false},
+		{"device stays", func(w *world) { w.devStays = true }, nil, true, false},
+		{"mapper stays", func(w *world) { w.mapping = true }, nil, true, false},
+		{"mapper's mount stays", func(w *world) { w.fuse = true }, nil, true, false},
+		{"mapper did not flush", func(*world) {}, &MapperExit{Process: gone, Unlocked: true}, true, false},
+		{"mapper did not unlock", func(*world) {}, &MapperExit{Process: gone, Flushed: true}, true, false},
+		{"mapper saw an error", func(*world) {}, &MapperExit{Process: gone, Flushed: true, Unlocked: true, IOErrors: 1}, true, false},
+		{"only an older mapper's word", func(*world) {}, &MapperExit{Process: Process{5, 5}, Flushed: true, Unlocked: true}, true, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir, w, o := t.TempDir(), healthy(), Options{}
+			tt.breakIt(w)
+			endedCleanly(t, dir)
+			if tt.exit != nil {
+				if err := saveJSON(filepath.Join(Dir(dir, "one"), "mapper-exit.json"), *tt.exit); err != nil {
+					t.Fatal(err)
+				}
+			}
+			synctest.Test(t, func(t *testing.T) {
+				started := time.Now()
+				res := w.host().stop(t.Context(), dir, exampleRecord(), o.withDefaults())
+				if took := time.Since(started); took > o.Bound() {
+					t.Errorf("took %v, bound %v", took, o.Bound())
+				}
+				if res.Contained != tt.contained || res.Vacated != tt.vacated {
+					t.Errorf("contained %t, vacated %t: %q", res.Contained, res.Vacated, res.Reasons)
+				}
+				if !res.Vacated && len(res.Reasons) == 0 {
+					t.Error("no reason is given")
+				}
+			})
+			marks, err := ReadMarks(dir, "one", 2, 1)
+			if err != nil || marks.Vacated != tt.vacated {
+				t.Errorf("marks %+v, %v", marks, err)
+			}
+			if buried, _, _ := Buried(dir, "one", 2, 1); !buried {
+				t.Error("no tombstone")
+			}
+		})
+	}
+}
+
+// The service is silent before it is killed, and dead before anything of its volume is touched.
+func TestStopOrder(t *testing.T) {
+	dir, w := t.TempDir(), healthy()
+	endedCleanly(t, dir)
+	_ = w.host().stop(t.Context(), dir, exampleRecord(), Options{}.withDefaults())
+	want := []string{"link", "kill run", "link", "sync", "unmount", "detach"}
+	if len(w.order) != len(want) {
+		t.Fatalf("order %v, want %v", w.order, want)
+	}
+	for i := range want {
+		if w.order[i] != want[i] {
+			t.Fatalf("order %v, want %v", w.order, want)
+		}
+	}
+}
+
+// An ended context makes a stop hurry; it still kills, and claims nothing that it did not see.
+func TestStopWithEndedContext(t *testing.T) {
+	dir, w := t.TempDir(), healthy()
+	w.hangSync = true
+	endedCleanly(t, dir)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if res := w.host().stop(ctx, dir, exampleRecord(), Options{}.withDefaults()); !res.Contained || res.Vacated {
+		t.Errorf("got %+v", res)
+	}
+}
+
+func TestStopContainerKeepsTheVolume(t *testing.T) {
+	dir, w := t.TempDir(), healthy()
+	res := w.host().stopContainer(t.Context(), dir, exampleRecord(), Options{}.withDefaults())
+	if !res.Contained || res.Vacated || !w.mounted || !w.device {
+		t.Errorf("got %+v, world %+v", res, w)
+	}
+}
+
+// A starter that died early leaves half a record: what nobody can vouch for is not vacated.
+func TestStopOfHalfARecord(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		change  func(*Record, *world)
+		vacated bool
+	}{
+		{"before anything", func(r *Record, _ *world) { r.Storage.Device = "" }, true},
+		{"a client was opened", func(r *Record, _ *world) { r.Storage.Address = "10.0.0.1:0/7" }, false},
+		{"a device was mapped", func(*Record, *world) {}, false},
+		{"a mapper without a name", func(r *Record, w *world) { r.Storage.Device, w.mapping = "", true }, false},
+		{"kind unknown", func(r *Record, _ *world) { r.Storage = Storage{Mount: "/m"} }, false},
+		{"no cgroup", func(r *Record, w *world) { w.blind = true }, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r, w := exampleRecord(), &world{}
+			tt.change(&r, w)
+			synctest.Test(t, func(t *testing.T) {
+				res := w.host().stop(t.Context(), t.TempDir(), r, Options{}.withDefaults())
+				if res.Vacated != tt.vacated {
+					t.Errorf("vacated %t: %q", res.Vacated, res.Reasons)
+				}
+			})
+		})
+	}
+}
+
+func TestLeftovers(t *testing.T) {
+	dir, w := t.TempDir(), &world{}
+	at := Places{RunDir: dir, CgroupRoot: filepath.Join(dir, "none"), Volumes: "/"}
+	if err := exampleRecord().Save(dir); err != nil {
+		t.Fatal(err)
+	}
+	if left := w.host().leftovers(at); len(left) != 0 {
+		t.Errorf("nothing is here, got %+v", left)
+	}
+	w.run = true
+	if left := w.host().leftovers(at); len(left) == 0 {
+		t.Error("a running process was not seen")
+	}
+	*w = world{mounted: true}
+	if left := w.host().leftovers(at); len(left) == 0 {
+		t.Error("a mount was not seen")
+	}
+	*w = world{blind: true}
+	if left := w.host().leftovers(at); len(left) == 0 || left[0].Kind != LeftoverUnknown {
+		t.Errorf("what can't be read is taken for absent: %+v", left)
+	}
+}

@@ -1,0 +1,232 @@
+package report
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/keepone-ha/keepone/pkg/core"
+	"github.com/keepone-ha/keepone/pkg/op"
+)
+
+var began = time.Date(2026, 3, 14, 2, 50, 0, 0, time.UTC)
+
+func TestMain(m *testing.M) {
+	time.Local = time.UTC
+	os.Exit(m.Run())
+}
+
+func at(s float64) core.Time { return core.Time(s * float64(time.Second)) }
+
+func event(id uint64, s float64, e core.Event) core.Event {
+	e.ID, e.At, e.Wall = id, at(s), began.Add(time.Duration(s*float64(time.Second)))
+	return e
+}
+
+// well is a cluster of two nodes and a witness, with front on a.
+func well() op.Look {
+	node := func(name core.NodeName) core.Node {
+		return core.Node{Name: name, Life: core.LifeOnline, Since: at(10), Instance: core.Instance("boot/" + name)}
+	}
+	ready := &core.Report{Ready: map[core.ServiceName]core.Ready{"front": {OK: true}}, Digest: "d1"}
+	seen := func(report *core.Report) core.NodeView {
+		return core.NodeView{Live: core.LiveOnline, Silent: 120 * time.Millisecond, Daemon: true, Report: report}
+	}
+	links := map[int]time.Duration{0: 120 * time.Millisecond, 1: 90 * time.Millisecond}
+	address := func(last byte) []netip.Addr {
+		return []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 0, last}), netip.AddrFrom4([4]byte{10, 0, 1, last})}
+	}
+	return op.Look{
+		State: core.State{
+			Cluster: "demo-1", Document: core.Document{Digest: "d1", Version: 3},
+			Spec: core.Spec{
+				Cluster: "demo", Manager: core.ManagerKeepone, Timing: core.Timing{Suspect: time.Second},
+				Nodes: []core.NodeSpec{
+					{Name: "a", Links: address(1), BMC: &core.BMCSpec{}},
+					{Name: "b", Links: address(2), BMC: &core.BMCSpec{}},
+					{Name: "w", Links: address(3), Witness: true},
+				},
+				Services: []core.ServiceSpec{{Name: "front", Network: core.NetworkSpec{Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.2.10/24")}}}},
+			},
+			Nodes: map[core.NodeName]core.Node{"a": node("a"), "b": node("b"), "w": node("w")},
+			Services: map[core.ServiceName]core.Service{"front": {
+				Name: "front", Epoch: 7, Grant: &core.Grant{Node: "a", Instance: "boot/a", Epoch: 7, Phase: core.PhaseRunning, Since: at(60)},
+			}},
+			History: []core.Event{event(1, 5, core.Event{Kind: core.EventConfig, Reason: "cluster founded"})},
+		},
+		Facts: op.Facts{
+			Self: "a", Leader: "b", Quorum: true, At: began.Add(15 * time.Minute),
+			View: core.View{Self: "b", Nodes: map[core.NodeName]core.NodeView{
+				"a": seen(ready), "b": seen(ready), "w": seen(&core.Report{Digest: "d1"}),
+			}},
+			BMC:   map[core.NodeName]string{},
+			Links: map[core.NodeName]map[int]time.Duration{"a": links, "b": links, "w": links},
+		},
+	}
+}
+
+// lost is the same cluster at three in the morning: a is gone, its BMC too, and b's storage is not ready.
+func lost() op.Look {
+	look := well()
+	s := &look.State
+	a := s.Nodes["a"]
+	a.Life, a.Since, a.Reason = core.LifeDown, at(893), "silent for 3.1s on every link"
+	s.Nodes["a"] = a
+	s.Fences = []core.Fence{{
+		ID: 40, Node: "a", Instance: "boot/a", Attempt: 2, State: core.FenceFailed, Reason: "silent for 3.1s",
+		Note: "bmc-off: 10.0.9.1 does not answer; storage: front: Ceph does not answer within 5s",
+	}}
+	s.Requests = []core.Request{{ID: 41, Kind: core.RequestDrain, Node: "a", By: "root on b", State: core.RequestOpen, Answer: "front is still on a"}}
+	look.Facts.View.Nodes["a"] = core.NodeView{Live: core.LiveDown, Silent: 8200 * time.Millisecond}
+	look.Facts.Links["a"] = map[int]time.Duration{0: 8200 * time.Millisecond, 1: 8300 * time.Millisecond}
+	look.Facts.BMC["a"] = "no answer from 10.0.9.1 within 2s"
+	b := look.Facts.View.Nodes["b"]
+	b.Report = &core.Report{Digest: "d1", Ready: map[core.ServiceName]core.Ready{"front": {Reason: "Ceph does not answer within 5s"}}}
+	look.Facts.View.Nodes["b"] = b
+	return look
+}
+
+// alone is what a sees when nobody else answers.
+func alone() op.Look {
+	look := well()
+	look.Facts.Quorum, look.Facts.Leader, look.Facts.Instead = false, "", true
+	look.Facts.View.Self = "a"
+	for _, name := range []core.NodeName{"b", "w"} {
+		look.Facts.View.Nodes[name] = core.NodeView{Silent: time.Minute}
+	}
+	return look
+}
+
+// events is one failover.
+func events() []core.Event {
+	return []core.Event{
+		event(1, 5, core.Event{Kind: core.EventConfig, Reason: "cluster founded"}),
+		event(31, 60, core.Event{Kind: core.EventStarted, Service: "front", To: "a", Epoch: 7, Reason: "answers on a", Phases: &core.Phases{Storage: time.Second}}),
+		event(32, 891, core.Event{Kind: core.EventNode, Node: "a", Reason: "online → suspect: silent for 1s on every link"}),
+		event(33, 891.1, core.Event{Kind: core.EventFence, Node: "a", Fence: 40, Reason: "fence requested: power reads off"}),
+		event(34, 891.2, core.Event{Kind: core.EventFence, Node: "a", Fence: 40, Proof: core.ProofBMCOff, Reason: "bmc-off: off twice, 100ms apart"}),
+		event(35, 891.3, core.Event{Kind: core.EventGrant, Service: "front", From: "a", To: "b", Epoch: 8, Proof: core.ProofBMCOff, Reason: "failover"}),
+		event(36, 891.35, core.Event{Kind: core.EventConfig, Reason: "nothing to do with it"}),
+		event(37, 892.2, core.Event{
+			Kind: core.EventFailover, Service: "front", From: "a", To: "b", Epoch: 8, Proof: core.ProofBMCOff,
+			Reason: "a was fenced; answers on b",
+			Phases: &core.Phases{
+				Detect: 1100 * time.Millisecond, Fence: 100 * time.Millisecond, Decide: 100 * time.Millisecond,
+				Storage: 400 * time.Millisecond, Start: 60 * time.Millisecond, Probe: 340 * time.Millisecond,
+			},
+		}),
+	}
+}
+
+func TestGolden(t *testing.T) {
+	style := Style{Now: began.Add(15 * time.Minute), Width: 96}
+	asJSON := func(v any) func(*bytes.Buffer) error {
+		return func(b *bytes.Buffer) error {
+			text, err := json.MarshalIndent(v, "", " ")
+			b.Write(append(text, '\n'))
+			return err
+		}
+	}
+	text := func(look op.Look) func(*bytes.Buffer) error {
+		return func(b *bytes.Buffer) error { return Text(b, Build(look), style) }
+	}
+	for name, render := range map[string]func(*bytes.Buffer) error{
+		"status-well.txt": text(well()), "status-lost.txt": text(lost()), "status-alone.txt": text(alone()),
+		"status-empty.txt": text(op.Look{}),
+		"status.json":      asJSON(Build(lost())),
+		"history.json":     asJSON(NewHistory(events(), "front", 1)),
+		"history.txt": func(b *bytes.Buffer) error {
+			return HistoryText(b, NewHistory(events(), "", 0), style)
+		},
+		"explain.txt": func(b *bytes.Buffer) error { return Explain(b, NewHistory(events(), "", 0), 37, style) },
+		"local.txt": func(b *bytes.Buffer) error {
+			return LocalText(b, Local{
+				Node: "a", Daemon: "keeponed does not answer on this node", Guard: "answers", Leader: "b", AckAge: 4.2,
+				Services: []LocalService{{Name: "front", Epoch: 7, State: "not running", Since: "2026-03-14T02:51:00Z", Guard: "contained", Lease: -1.2}},
+			}, style)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got bytes.Buffer
+			if err := render(&got); err != nil {
+				t.Fatal(err)
+			}
+			golden(t, name, got.String())
+			for _, line := range strings.Split(got.String(), "\n") {
+				if strings.HasSuffix(name, ".txt") && utf8.RuneCountInString(line) > 100 {
+					t.Errorf("wider than 100 columns: %q", line)
+				}
+			}
+		})
+	}
+}
+
+// golden compares with testdata; GOLDEN=write in the environment writes it, to be read before it is kept.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if os.Getenv("GOLDEN") == "write" {
+		if err := os.WriteFile(path, []byte(got), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+func TestColourIsForTerminals(t *testing.T) {
+	var plain, colour bytes.Buffer
+	status := Build(lost())
+	if err := Text(&plain, status, Style{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := Text(&colour, status, Style{Color: true}); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(plain.String(), "\x1b") || !strings.Contains(colour.String(), "\x1b[31mdown") {
+		t.Errorf("colour is wrong:\n%q\n%q", plain.String(), colour.String())
+	}
+}
+
+func TestExplainUnknown(t *testing.T) {
+	if err := Explain(&bytes.Buffer{}, NewHistory(events(), "", 0), 99, Style{}); err == nil {
+		t.Error("an event that is not there is explained")
+	}
+}
+
+func TestServiceStates(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		svc  core.Service
+		want string
+	}{
+		{"stopped", core.Service{Stopped: true, Blocked: "x"}, StateStopped},
+		{"blocked", core.Service{Blocked: "the image is missing"}, StateBlocked},
+		{"waiting", core.Service{}, StateWaiting},
+		{"starting", core.Service{Grant: &core.Grant{Phase: core.PhaseStarting}}, StateStarting},
+		{"failed", core.Service{Grant: &core.Grant{Phase: core.PhaseFailed}}, StateFailed},
+		{"stopping", core.Service{Grant: &core.Grant{Phase: core.PhaseReleasing}}, StateStopping},
+		{"contained", core.Service{Grant: &core.Grant{Phase: core.PhaseContained}}, StateContained},
+		{"fencing", core.Service{Grant: &core.Grant{Node: "a", Instance: "1", Phase: core.PhaseRunning}}, StateFencing},
+		{"another life", core.Service{Grant: &core.Grant{Node: "a", Instance: "2", Phase: core.PhaseRunning}}, StateRunning},
+	} {
+		c.svc.Name = "front"
+		look := well()
+		look.State.Services = map[core.ServiceName]core.Service{"front": c.svc}
+		look.State.Fences = []core.Fence{{Node: "a", Instance: "1", State: core.FenceRequested}, {Node: "a", Instance: "2", State: core.FenceConfirmed}}
+		if got := Build(look).Services[0].State; got != c.want {
+			t.Errorf("%s: state %s, want %s", c.name, got, c.want)
+		}
+	}
+}

@@ -1,0 +1,8 @@
+// Package version says which keepone this is.
+package version
+
+// Version is the release that this is or comes before.
+const Version = "0.1.0"
+
+// Commit is set by the Makefile.
+var Commit = "unknown"

@@ -1,0 +1,484 @@
+package cases
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/keepone-ha/keepone/pkg/version"
+	"github.com/keepone-ha/keepone/test/lab"
+)
+
+func init() {
+	lab.Handle(lab.Command{Name: "bench", Help: "bench [-json file] [-case name] [-runs 10]: measure", Outside: bench})
+	lab.Handle(lab.Command{Name: "bench-room", Help: "bench-room NAME RUNS FILE: one case in its room (used by bench)", Inside: benchRoom})
+}
+
+// mark is what a measurement should stay below; zero: no mark.
+type mark struct {
+	Median float64 `json:"median"`
+	Max    float64 `json:"max"`
+}
+
+// measured is one case in build/bench.json.
+type measured struct {
+	Name           string             `json:"name"`
+	Unit           string             `json:"unit"`
+	Runs           int                `json:"runs"`
+	Min            float64            `json:"min"`
+	Median         float64            `json:"median"`
+	Max            float64            `json:"max"`
+	Phases         map[string]float64 `json:"phases,omitempty"` // medians
+	BaselineMedian *float64           `json:"baseline_median"`
+	Ratio          *float64           `json:"ratio"`
+	Mark           mark               `json:"mark"`
+	Met            bool               `json:"met"`
+	Note           string             `json:"note,omitempty"`
+	Ceph           string             `json:"-"`
+}
+
+// benchFile is build/bench.json.
+type benchFile struct {
+	Schema int        `json:"schema"`
+	Commit string     `json:"commit"`
+	Cores  int        `json:"cores"`
+	Ceph   string     `json:"ceph"`
+	Cases  []measured `json:"cases"`
+}
+
+// sample is one run: a figure, and where its time went.
+type sample struct {
+	value  float64
+	phases map[string]float64
+}
+
+// benchCase measures something again and again on one cluster.
+type benchCase struct {
+	name  string
+	unit  string
+	nodes int
+	opts  lab.Options
+	mark  mark
+	runs  int // 0: as asked
+	run   func(ctx context.Context, c *cluster) (sample, error)
+}
+
+var benches = []benchCase{
+	{name: "powercut-3", unit: "s", nodes: 3, mark: mark{2.5, 5}, run: lose(powerCut)},
+	{name: "powercut-5", unit: "s", nodes: 5, mark: mark{2.5, 5}, run: lose(powerCut)},
+	{name: "powercut-leader-is-holder", unit: "s", nodes: 3, mark: mark{3.5, 7}, run: loseLeadingHolder},
+	{name: "hang", unit: "s", nodes: 3, mark: mark{5, 10}, run: lose(hang)},
+	{name: "bmc-dead", unit: "s", nodes: 3, mark: mark{6, 12}, run: lose(cutWithBMC)},
+	{name: "switchover", unit: "s", nodes: 3, mark: mark{1.5, 3}, run: measureSwitchover},
+	{name: "daemon-kill", unit: "s", nodes: 3, run: measureDaemonKill},
+	{name: "ceph-daemon-lost", unit: "s", nodes: 3, opts: lab.Options{CephSpread: true}, run: lose(powerCut)},
+	{name: "default-paxos", unit: "s", nodes: 3, opts: lab.Options{DefaultPaxos: true}, run: lose(powerCut)},
+	{name: "idle-cpu-daemon", unit: "% of a core", nodes: 3, mark: mark{1, 1}, runs: 1, run: idle("keeponed", cpuShare)},
+	{name: "idle-cpu-guard", unit: "% of a core", nodes: 3, mark: mark{1, 1}, runs: 1, run: idle("keepone-guard", cpuShare)},
+	{name: "idle-rss-daemon", unit: "MB", nodes: 3, mark: mark{80, 80}, runs: 1, run: idle("keeponed", residentMB)},
+	{name: "idle-rss-guard", unit: "MB", nodes: 3, mark: mark{8, 8}, runs: 1, run: idle("keepone-guard", residentMB)},
+}
+
+func bench(ctx context.Context, host *lab.Host, args []string) error {
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.SetOutput(host.Stdio.Err)
+	to := flags.String("json", "", "write the figures to this file")
+	name := flags.String("case", "", "measure this case alone")
+	runs := flags.Int("runs", 10, "runs of each case")
+	if err := flags.Parse(args); err != nil {
+		return fmt.Errorf("%w: %w", lab.ErrUsage, err)
+	}
+	file := benchFile{Schema: 1, Commit: version.Commit, Cores: runtime.NumCPU()}
+	if *name != "" {
+		file = readBench(*to, file) // one case measured again keeps the others
+	}
+	var errs []error
+	for _, b := range benches {
+		if *name != "" && *name != b.name {
+			continue
+		}
+		m, err := measureCase(ctx, host, b, *runs)
+		if err != nil {
+			fmt.Fprintf(host.Stdio.Out, "%-26s FAILED: %v\n", b.name, err)
+			errs = append(errs, fmt.Errorf("%s: %w", b.name, err))
+			continue
+		}
+		fmt.Fprintln(host.Stdio.Out, m)
+		file.put(m)
+	}
+	if len(file.Cases) == 0 && len(errs) == 0 {
+		return fmt.Errorf("%w: no bench case is named %q", lab.ErrUsage, *name)
+	}
+	if *to != "" {
+		errs = append(errs, file.write(*to))
+	}
+	return errors.Join(errs...)
+}
+
+func readBench(path string, fresh benchFile) benchFile {
+	old := fresh
+	if text, err := os.ReadFile(path); err == nil && json.Unmarshal(text, &old) == nil {
+		old.Commit, old.Cores = fresh.Commit, fresh.Cores
+		return old
+	}
+	return fresh
+}
+
+func (f *benchFile) put(m measured) {
+	if m.Ceph != "" {
+		f.Ceph = m.Ceph
+	}
+	for i := range f.Cases {
+		if f.Cases[i].Name == m.Name {
+			f.Cases[i] = m
+			return
+		}
+	}
+	f.Cases = append(f.Cases, m)
+}
+
+func (f *benchFile) write(path string) error {
+	text, err := json.MarshalIndent(f, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode figures: %w", err)
+	}
+	if err := os.WriteFile(path, append(text, '\n'), 0o644); err != nil {
+		return fmt.Errorf("write figures: %w", err)
+	}
+	return nil
+}
+
+// String is one line for a person.
+func (m measured) String() string {
+	line := fmt.Sprintf("%-26s median %7.2f %s  min %.2f  max %.2f  runs %d", m.Name, m.Median, m.Unit, m.Min, m.Max, m.Runs)
+	switch {
+	case m.Mark == mark{}:
+	case m.Met:
+		line += fmt.Sprintf("  mark %.1f met", m.Mark.Median)
+	default:
+		line += fmt.Sprintf("  MARK %.1f MISSED", m.Mark.Median)
+	}
+	for _, phase := range []string{"detect", "fence", "decide", "stop", "storage", "start", "probe"} {
+		if v, ok := m.Phases[phase]; ok {
+			line += fmt.Sprintf("  %s %.2f", phase, v)
+		}
+	}
+	return line
+}
+
+// measureCase runs one case in a room of its own.
+func measureCase(ctx context.Context, host *lab.Host, b benchCase, runs int) (measured, error) {
+	if b.runs > 0 {
+		runs = b.runs
+	}
+	work, err := os.MkdirTemp("", "keepone-lab-bench-")
+	if err != nil {
+		return measured{}, fmt.Errorf("make work folder: %w", err)
+	}
+	defer func() { _ = os.RemoveAll(work) }()
+	result := filepath.Join(work, "measured.json")
+	args := []string{b.name, strconv.Itoa(runs), result}
+	if err := host.Enter(ctx, lab.Entry{Command: "bench-room", Args: args, Work: work, Keep: true}); err != nil {
+		return measured{}, keepLogs(host, work, err)
+	}
+	var m struct {
+		measured
+		Words string
+	}
+	text, err := os.ReadFile(result)
+	if err != nil {
+		return measured{}, fmt.Errorf("read figures: %w", err)
+	}
+	if err := json.Unmarshal(text, &m); err != nil {
+		return measured{}, fmt.Errorf("read figures: %w", err)
+	}
+	m.measured.Ceph = m.Words
+	return m.measured, nil
+}
+
+func benchRoom(ctx context.Context, room *lab.Room, args []string) error {
+	if len(args) != 3 {
+		return fmt.Errorf("%w: bench-room NAME RUNS FILE", lab.ErrUsage)
+	}
+	i := slices.IndexFunc(benches, func(b benchCase) bool { return b.name == args[0] })
+	runs, err := strconv.Atoi(args[1])
+	if i < 0 || err != nil {
+		return fmt.Errorf("%w: no bench case %q, or runs %q is no number", lab.ErrUsage, args[0], args[1])
+	}
+	b := benches[i]
+	log, err := os.Create(filepath.Join(room.Work, "lab.log"))
+	if err != nil {
+		return fmt.Errorf("open log: %w", err)
+	}
+	defer func() { _ = log.Close() }()
+	opts := b.opts
+	opts.Nodes, opts.Log = b.nodes, log
+	l, err := lab.New(ctx, room, opts)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = l.Down(context.WithoutCancel(ctx)) }()
+	c, err := form(ctx, l)
+	if err != nil {
+		return err
+	}
+	var samples []sample
+	for range runs {
+		s, err := b.run(ctx, c)
+		if err != nil {
+			return fmt.Errorf("run %d: %w", len(samples)+1, err)
+		}
+		samples = append(samples, s)
+		if err := c.recover(ctx); err != nil {
+			return fmt.Errorf("after run %d: %w", len(samples), err)
+		}
+	}
+	text, err := json.Marshal(struct {
+		measured
+		Words string
+	}{b.sum(samples), l.CephWords()})
+	if err != nil {
+		return fmt.Errorf("encode figures: %w", err)
+	}
+	return os.WriteFile(args[2], text, 0o644)
+}
+
+// sum makes one line of the samples.
+func (b benchCase) sum(samples []sample) measured {
+	m := measured{Name: b.name, Unit: b.unit, Runs: len(samples), Mark: b.mark, Phases: map[string]float64{}}
+	var values []float64
+	phases := map[string][]float64{}
+	for _, s := range samples {
+		values = append(values, s.value)
+		for name, v := range s.phases {
+			phases[name] = append(phases[name], v)
+		}
+	}
+	m.Min, m.Median, m.Max = slices.Min(values), median(values), slices.Max(values)
+	for name, all := range phases {
+		m.Phases[name] = median(all)
+	}
+	m.Met = b.mark == mark{} || (m.Median <= b.mark.Median && m.Max <= b.mark.Max)
+	return m
+}
+
+func median(values []float64) float64 {
+	sorted := slices.Sorted(slices.Values(values))
+	n := len(sorted)
+	if n%2 == 1 {
+		return sorted[n/2]
+	}
+	return (sorted[n/2-1] + sorted[n/2]) / 2
+}
+
+// recover brings every node and BMC back, for the next run.
+func (c *cluster) recover(ctx context.Context) error {
+	for _, n := range c.Nodes() {
+		if err := errors.Join(n.BMC().Heal(ctx), n.Heal(ctx)); err != nil {
+			return err
+		}
+		if !n.IsUp() {
+			if err := n.PowerOn(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	if err := c.awaitOnline(ctx, formLimit); err != nil {
+		return err
+	}
+	if err := c.awaitRunning(ctx, formLimit); err != nil {
+		return err
+	}
+	return c.awaitSettled(ctx)
+}
+
+// awaitSettled waits until leadership has left the holder, and the others can take over.
+func (c *cluster) awaitSettled(ctx context.Context) error {
+	return await(ctx, formLimit, "leader apart from holder", func() error {
+		s, err := c.status(ctx, c.anyUp())
+		if err != nil {
+			return err
+		}
+		for _, svc := range s.Services {
+			if svc.Holder == s.Leader {
+				return fmt.Errorf("%s leads and holds", s.Leader)
+			}
+		}
+		return nil
+	})
+}
+
+func hang(ctx context.Context, n *lab.Node) error { return n.Pause(ctx) }
+
+func cutWithBMC(ctx context.Context, n *lab.Node) error {
+	n.BMC().Dead()
+	return n.PowerCut(ctx)
+}
+
+// lose measures from the bad thing to the first answer.
+func lose(bad func(context.Context, *lab.Node) error) func(context.Context, *cluster) (sample, error) {
+	return func(ctx context.Context, c *cluster) (sample, error) {
+		if err := c.awaitSettled(ctx); err != nil {
+			return sample{}, err
+		}
+		t, err := c.failOver(ctx, 2*time.Minute, bad)
+		if err != nil {
+			return sample{}, err
+		}
+		if err := t.From.PowerCut(ctx); err != nil { // a hung node comes back by power
+			return sample{}, err
+		}
+		return sample{value: t.took().Seconds(), phases: t.Event.Phases}, nothingLost(t.Verdict)
+	}
+}
+
+// loseLeadingHolder makes the leader the holder, and cuts it before leadership moves.
+func loseLeadingHolder(ctx context.Context, c *cluster) (sample, error) {
+	s, err := c.status(ctx, c.anyUp())
+	if err != nil {
+		return sample{}, err
+	}
+	if _, err := c.keepone(ctx, c.anyUp(), "switchover", service, "--to", s.Leader, "--yes"); err != nil {
+		return sample{}, err
+	}
+	s, err = c.status(ctx, c.anyUp())
+	if err != nil {
+		return sample{}, err
+	}
+	if s.Services[0].Holder != s.Leader {
+		return sample{}, fmt.Errorf("leadership moved to %s before the cut", s.Leader)
+	}
+	t, err := c.failOver(ctx, time.Minute, powerCut)
+	if err != nil {
+		return sample{}, err
+	}
+	return sample{value: t.took().Seconds(), phases: t.Event.Phases}, nothingLost(t.Verdict)
+}
+
+// measureSwitchover is the gap that a client sees, less the container's own stop and start.
+func measureSwitchover(ctx context.Context, c *cluster) (sample, error) {
+	holder, _, err := c.holder(ctx, c.anyUp())
+	if err != nil {
+		return sample{}, err
+	}
+	client := c.Client(ctx, c.address)
+	defer client.Stop()
+	if _, err := client.AwaitAck(ctx, time.Now(), 5*time.Second); err != nil {
+		return sample{}, err
+	}
+	began := time.Now()
+	if _, err := c.keepone(ctx, holder, "switchover", service, "--to", c.anyUp(holder).Name, "--yes"); err != nil {
+		return sample{}, err
+	}
+	if _, err := client.AwaitAck(ctx, time.Now(), 10*time.Second); err != nil {
+		return sample{}, err
+	}
+	client.Stop()
+	e, err := c.lastEvent(ctx, c.anyUp(), "switchover")
+	if err != nil {
+		return sample{}, err
+	}
+	v, err := client.Verify(ctx)
+	if err != nil {
+		return sample{}, err
+	}
+	gap := client.GapAround(began).Length().Seconds()
+	return sample{value: max(0, gap-e.Phases["start"]-e.Phases["probe"]), phases: e.Phases}, nothingLost(v)
+}
+
+// measureDaemonKill is how much longer than usual a client waits when the holder's daemon is killed: nothing.
+func measureDaemonKill(ctx context.Context, c *cluster) (sample, error) {
+	holder, _, err := c.holder(ctx, c.anyUp())
+	if err != nil {
+		return sample{}, err
+	}
+	client := c.Client(ctx, c.address)
+	defer client.Stop()
+	if _, err := client.AwaitAck(ctx, time.Now(), 5*time.Second); err != nil {
+		return sample{}, err
+	}
+	began := time.Now()
+	if err := holder.Kill(ctx, lab.Daemon); err != nil {
+		return sample{}, err
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(5 * time.Second):
+	}
+	client.Stop()
+	const usual = 0.3 // a client's own pace and time-out: less is no gap
+	if gap := client.GapAround(began).Length().Seconds(); gap > usual {
+		return sample{value: gap}, nil
+	}
+	return sample{}, nil
+}
+
+// idle measures one of the daemons on the node that leads, with nothing going on.
+func idle(program string, measure func(ctx context.Context, n *lab.Node, pid string) (float64, error)) func(context.Context, *cluster) (sample, error) {
+	return func(ctx context.Context, c *cluster) (sample, error) {
+		if err := c.awaitSettled(ctx); err != nil {
+			return sample{}, err
+		}
+		worst := 0.0
+		for _, n := range c.Nodes() {
+			pid, err := n.Exec(ctx, "sh", "-c", "for p in /proc/[0-9]*; do [ \"$(cat $p/comm)\" = "+program[:min(15, len(program))]+" ] && tr '\\0' ' ' <$p/cmdline | grep -vq helper && basename $p; done; true")
+			if err != nil {
+				return sample{}, err
+			}
+			first, _, _ := strings.Cut(strings.TrimSpace(pid), "\n")
+			if first == "" {
+				return sample{}, fmt.Errorf("%s does not run on %s", program, n.Name)
+			}
+			v, err := measure(ctx, n, first)
+			if err != nil {
+				return sample{}, err
+			}
+			worst = max(worst, v)
+		}
+		return sample{value: worst}, nil
+	}
+}
+
+// cpuShare is a process's share of a core over ten seconds, in percent.
+func cpuShare(ctx context.Context, n *lab.Node, pid string) (float64, error) {
+	const seconds, ticks = 10, 100
+	read := func() (float64, error) {
+		text, err := n.Exec(ctx, "cat", "/proc/"+pid+"/stat")
+		if err != nil {
+			return 0, err
+		}
+		fields := strings.Fields(text[strings.LastIndex(text, ")")+1:])
+		user, err1 := strconv.ParseFloat(fields[11], 64)
+		system, err2 := strconv.ParseFloat(fields[12], 64)
+		return user + system, errors.Join(err1, err2)
+	}
+	before, err := read()
+	if err != nil {
+		return 0, err
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(seconds * time.Second):
+	}
+	after, err := read()
+	return (after - before) / ticks / seconds * 100, err
+}
+
+// residentMB is a process's resident memory in megabytes.
+func residentMB(ctx context.Context, n *lab.Node, pid string) (float64, error) {
+	text, err := n.Exec(ctx, "grep", "VmRSS", "/proc/"+pid+"/status")
+	if err != nil {
+		return 0, err
+	}
+	kb, err := strconv.ParseFloat(strings.Fields(text)[1], 64)
+	return kb / 1024, err
+}

@@ -1,0 +1,100 @@
+package cases
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/keepone-ha/keepone/test/lab"
+)
+
+// takeover is one failover as its user and its operator saw it.
+type takeover struct {
+	From, To *lab.Node
+	Began    time.Time // when the bad thing was done
+	Answered time.Time // first answer of the front-end after that, from its new place
+	Event    event     // the history's one line for the whole
+	Verdict  lab.Verdict
+	Client   *lab.Client // stopped; can be asked again whether all of it is still there
+}
+
+func (t takeover) took() time.Duration { return t.Answered.Sub(t.Began) }
+
+// failOver does something bad to the holder while a client writes, and waits until the front-end answers elsewhere.
+func (c *cluster) failOver(ctx context.Context, bound time.Duration, bad func(context.Context, *lab.Node) error) (takeover, error) {
+	t := takeover{}
+	holder, _, err := c.holder(ctx, c.anyUp())
+	if err != nil {
+		return t, err
+	}
+	t.From = holder
+	client := c.Client(ctx, c.address)
+	defer client.Stop()
+	if _, err := client.AwaitAck(ctx, time.Now(), 5*time.Second); err != nil {
+		return t, err
+	}
+	time.Sleep(500 * time.Millisecond) // let some records be written: a user's time, nothing is synchronised by it
+	t.Began = time.Now()
+	if err := bad(ctx, holder); err != nil {
+		return t, err
+	}
+	if t.Answered, err = c.awaitAnswerElsewhere(ctx, bound, t.Began); err != nil {
+		return t, err
+	}
+	if t.To, err = c.awaitHolder(ctx, bound, holder); err != nil {
+		return t, err
+	}
+	if _, err := client.AwaitAck(ctx, t.Answered, 10*time.Second); err != nil {
+		return t, err
+	}
+	client.Stop()
+	t.Client = client
+	if t.Verdict, err = client.Verify(ctx); err != nil {
+		return t, err
+	}
+	t.Event, err = c.lastEvent(ctx, t.To, "failover")
+	return t, err
+}
+
+// awaitAnswerElsewhere waits for an answer that can't be the old holder's last: the front-end must first be gone.
+func (c *cluster) awaitAnswerElsewhere(ctx context.Context, bound time.Duration, after time.Time) (time.Time, error) {
+	gone := func() error {
+		short, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
+		defer cancel()
+		if _, err := lab.AskVersion(short, c.address, session); err == nil {
+			return fmt.Errorf("the front-end still answers")
+		}
+		return nil
+	}
+	if err := await(ctx, bound, "front-end gone", gone); err != nil {
+		return time.Time{}, err
+	}
+	return lab.AwaitAnswer(ctx, c.address, session, bound-time.Since(after))
+}
+
+// lastEvent is the newest event of a kind about the service.
+func (c *cluster) lastEvent(ctx context.Context, ask *lab.Node, kind string) (event, error) {
+	var found event
+	err := await(ctx, 5*time.Second, kind+" in the history", func() error {
+		events, err := c.history(ctx, ask)
+		if err != nil {
+			return err
+		}
+		for i := len(events) - 1; i >= 0; i-- {
+			if events[i].Kind == kind && events[i].Service == service {
+				found = events[i]
+				return nil
+			}
+		}
+		return fmt.Errorf("no %s event", kind)
+	})
+	return found, err
+}
+
+// nothingLost is an error if a record that was acknowledged is missing.
+func nothingLost(v lab.Verdict) error {
+	if len(v.Missing) > 0 {
+		return fmt.Errorf("acknowledged records are missing: %s", v)
+	}
+	return nil
+}

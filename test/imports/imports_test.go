@@ -1,0 +1,161 @@
+// Package imports keeps the project's one direction: imports point down, and cgo stands in two rooms alone.
+package imports
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/keepone-ha/keepone/"
+
+// pkg is what `go list -json` says of a package.
+type pkg struct {
+	ImportPath string
+	Imports    []string
+	Deps       []string
+	CgoFiles   []string
+}
+
+// may says what each room may import of the project. A room that is not named here is a mistake: name it.
+var may = map[string][]string{
+	"pkg/core":          {},
+	"pkg/boottime":      {},
+	"pkg/version":       {},
+	"pkg/wire":          {"pkg/core"},
+	"pkg/pki":           {"pkg/core"},
+	"pkg/op":            {"pkg/core"},
+	"pkg/worker":        {"pkg/core"},
+	"pkg/config":        {"pkg/core"},
+	"pkg/release":       {"pkg/core"},
+	"pkg/guard":         {"pkg/core", "pkg/boottime", "pkg/release"},
+	"pkg/guard/pairkey": {"pkg/core", "pkg/guard"},
+	"pkg/api":           {"pkg/core", "pkg/pki"},
+	"pkg/replica":       {"pkg/core", "pkg/boottime", "pkg/wire"},
+	"pkg/observe":       {"pkg/core", "pkg/boottime", "pkg/guard"},
+	"pkg/agent":         {"pkg/core", "pkg/release", "pkg/worker"},
+	"pkg/fence":         {"pkg/core", "pkg/boottime", "pkg/drive/ipmi", "pkg/worker"},
+	"pkg/report":        {"pkg/core", "pkg/op"},
+	"pkg/drive":         {},
+	"pkg/drive/ipmi":    {"pkg/boottime", "pkg/drive"},
+	"pkg/drive/netif":   {"pkg/core", "pkg/drive"},
+	"pkg/drive/probe":   {"pkg/core", "pkg/drive"},
+	"pkg/drive/blockfs": {"pkg/drive", "pkg/worker"},
+}
+
+func list(t *testing.T, args ...string) []pkg {
+	t.Helper()
+	cmd := exec.Command("go", append([]string{"list", "-e", "-json=ImportPath,Imports,Deps,CgoFiles"}, args...)...)
+	cmd.Dir = "../.."
+	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var all []pkg
+	for d := json.NewDecoder(out); ; {
+		var p pkg
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func TestImportsPointDown(t *testing.T) {
+	for _, p := range list(t, "./pkg/...") {
+		room := strings.TrimPrefix(p.ImportPath, module)
+		allowed, named := may[room]
+		if !named {
+			if exempt(room) {
+				continue
+			}
+			t.Errorf("%s is a new room: say in this test what it may import", room)
+			continue
+		}
+		for _, i := range p.Imports {
+			if inside, ok := strings.CutPrefix(i, module); ok && !slices.Contains(allowed, inside) {
+				t.Errorf("%s imports %s, which is not below it", room, inside)
+			}
+		}
+	}
+}
+
+// exempt are the rooms that wire others together, those that bind C, and helpers of tests.
+func exempt(room string) bool {
+	for _, prefix := range []string{"pkg/app", "pkg/activate", "pkg/drive/rbd", "pkg/drive/lxc"} {
+		if strings.HasPrefix(room, prefix) {
+			return true
+		}
+	}
+	return strings.HasSuffix(room, "test") || strings.HasSuffix(room, "pipenet")
+}
+
+func TestDriversNeverImportEachOther(t *testing.T) {
+	for _, p := range list(t, "./pkg/drive/...") {
+		room := strings.TrimPrefix(p.ImportPath, module)
+		own := strings.Join(strings.Split(room, "/")[:min(3, strings.Count(room, "/")+1)], "/")
+		for _, i := range p.Imports {
+			inside, ok := strings.CutPrefix(i, module+"pkg/drive/")
+			if ok && !strings.HasPrefix("pkg/drive/"+inside, own) {
+				t.Errorf("driver %s imports driver %s", room, inside)
+			}
+		}
+	}
+}
+
+func TestRaftIsKnownToReplicaAlone(t *testing.T) {
+	for _, p := range list(t, "./...") {
+		room := strings.TrimPrefix(p.ImportPath, module)
+		for _, i := range p.Imports {
+			if strings.HasPrefix(i, "github.com/hashicorp/raft") && room != "pkg/replica" {
+				t.Errorf("%s imports %s", room, i)
+			}
+		}
+	}
+}
+
+// TestSmallProgramsStaySmall keeps what must not fail, or must answer in milliseconds, free of what costs memory
+// and start time.
+func TestSmallProgramsStaySmall(t *testing.T) {
+	heavy := []string{"net/http", "github.com/hashicorp/raft", "github.com/ceph/go-ceph", "github.com/lxc/go-lxc", "github.com/prometheus/"}
+	for program, more := range map[string][]string{
+		"./cmd/keepone":       nil,
+		"./cmd/keepone-guard": {"crypto/tls", "github.com/vishvananda/netlink", "github.com/spf13/cobra"},
+	} {
+		for _, p := range list(t, program) {
+			for _, d := range p.Deps {
+				for _, h := range append(slices.Clone(heavy), more...) {
+					if strings.HasPrefix(d, h) {
+						t.Errorf("%s links %s", program, d)
+					}
+				}
+			}
+		}
+	}
+}
+
+func TestCoreIsPure(t *testing.T) {
+	for _, p := range list(t, "./pkg/core") {
+		for _, i := range p.Imports {
+			switch i {
+			case "cmp", "errors", "fmt", "maps", "net/netip", "reflect", "slices", "strings", "time":
+			default:
+				t.Errorf("pkg/core imports %s", i)
+			}
+		}
+	}
+}
