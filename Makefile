@@ -34,13 +34,17 @@ deps: ## install what build, demo and test need from Debian
 build: deps ## build/keeponed, keepone, keepone-guard and the lab
 	@$(MAKE) --no-print-directory binaries
 
+.PHONY: ceph-tag
+ceph-tag:
+	@echo $(CEPH_TAG)
+
 .PHONY: binaries
 binaries:
 	@mkdir -p build
 	CGO_ENABLED=1 go build -tags $(CEPH_TAG) -ldflags '$(LDFLAGS)' -o build/keeponed ./cmd/keeponed
 	CGO_ENABLED=0 go build -ldflags '$(LDFLAGS)' -o build/ ./cmd/keepone ./cmd/keepone-guard
 	CGO_ENABLED=0 go build -ldflags '$(LDFLAGS)' -o build/ ./test/lab/cmd/keepone-lab
-	CGO_ENABLED=0 go build -ldflags '$(LDFLAGS)' -o build/keepone-lab-frontend ./test/lab/frontend
+	CGO_ENABLED=0 go build -ldflags '$(LDFLAGS)' -o build/keepone-frontend ./test/lab/frontend
 
 test: ## check, then every lab; CASE=name runs one case
 	@test/run.sh '$(CASE)'

@@ -65,8 +65,8 @@ func TestRestartInPlace(t *testing.T) {
 	plan := n.plan(newVolume(t), 1)
 	first := mustActivate(t, plan)
 	plan.Restart, plan.Attempt = true, 2
-	if done := activateHere(t, plan, nil); done.failure == nil || done.failure.Code != worker.CodeBusy {
-		t.Errorf("restart beside a running container: %+v", done.failure)
+	if _, err := helpers(t).Start(t.Context(), plan); err == nil {
+		t.Error("a restart beside a running container was begun")
 	}
 	rec, err := release.Load(n.run, "svc")
 	if err != nil {
@@ -170,7 +170,7 @@ func TestPausedBeforeLock(t *testing.T) {
 		_ = cluster.Signal(unix.SIGCONT)
 		t.Fatal(err)
 	}
-	<-helper.Progress() // lease: the mapper comes next
+	waitFor(t, "a mapper", func() bool { return mappers(n) != "" })
 	helper.Kill()
 	if err := release.Tombstone(n.run, "svc", 1, 1, "test"); err != nil {
 		t.Error(err)
@@ -178,23 +178,29 @@ func TestPausedBeforeLock(t *testing.T) {
 	if err := cluster.Signal(unix.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
-	wantIdle(t, n)
+	waitFor(t, "the mapper's end", func() bool { return mappers(n) == "" })
 	seen, err := request(t, control(t, "ha"), worker.Request{Limit: 10 * time.Second, Inspect: &worker.Inspect{Volume: v}})
 	if err != nil || len(seen.Image.Owners) != 0 || len(seen.Image.Watchers) != 0 {
 		t.Errorf("image: %+v, %v", seen.Image, err)
 	}
 }
 
-// wantIdle waits until no process of the service is left.
-func wantIdle(t *testing.T, n *node) {
+func mappers(n *node) string {
+	text, _ := os.ReadFile(filepath.Join(n.cgroup, "svc/map/cgroup.procs"))
+	return string(text)
+}
+
+// waitFor polls what no event tells of.
+func waitFor(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(15 * time.Second)
-	for time.Now().Before(deadline) {
-		text, err := os.ReadFile(filepath.Join(n.cgroup, "svc/map/cgroup.procs"))
-		if err != nil || len(text) == 0 {
-			return
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	limit := time.After(15 * time.Second)
+	for !done() {
+		select {
+		case <-tick.C:
+		case <-limit:
+			t.Fatalf("%s did not come", what)
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
-	t.Error("a mapper is still there")
 }

@@ -187,7 +187,7 @@ func mustVacate(t *testing.T, n *node) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	result := release.Stop(t.Context(), n.run, rec, release.Options{Reason: "test", Graceful: time.Second})
+	result := release.Stop(context.Background(), n.run, rec, release.Options{Reason: "test", Graceful: time.Second}) // also as a clean-up
 	if !result.Vacated {
 		t.Fatalf("stop: %+v", result)
 	}

@@ -121,10 +121,13 @@ func (m *mapped) acquire(ctx context.Context) error {
 	}()
 	control, err := rbd.Control(m.plan.Volume.Ceph)
 	own := <-data // connecting is bounded
-	if err = errors.Join(err, own.err); err != nil {
-		return err
+	if err == nil {
+		defer control.Close()
+		err = own.err
 	}
-	defer control.Close()
+	if err != nil {
+		return err // of the process too: the other connection ends with it
+	}
 	if m.holder, err = own.conn.Hold(m.plan.Volume.Spec); err != nil {
 		return err
 	}

@@ -35,18 +35,19 @@ func (r *run) follows(before release.Record) error {
 	if err != nil {
 		return fmt.Errorf("read what is left of %s: %w", r.plan.Service, err)
 	}
-	// That is this helper itself.
+	return mayFollow(r.plan, before, facts)
+}
+
+func mayFollow(plan worker.Plan, before release.Record, facts release.Facts) error {
+	// The run cgroup has this helper itself in it.
 	facts.Populated = false
-	if r.plan.Restart {
-		if facts.Init || !facts.Mounted || !facts.Mapper {
-			return fail(worker.CodeBusy, "%s can't be restarted in place: container runs %v, mounted %v, mapped %v",
-				r.plan.Service, facts.Init, facts.Mounted, facts.Mapper)
-		}
-		return nil
-	}
-	if !facts.Idle() {
+	switch {
+	case plan.Restart && (facts.Init || !facts.Mounted || !facts.Mapper):
+		return fail(worker.CodeBusy, "%s can't be restarted in place: container runs %v, mounted %v, mapped %v",
+			plan.Service, facts.Init, facts.Mounted, facts.Mapper)
+	case !plan.Restart && !facts.Idle():
 		return fail(worker.CodeBusy, "an earlier attempt of %s (epoch %d, attempt %d) is not taken down: container runs %v, mounted %v, mapped %v",
-			r.plan.Service, before.Epoch, before.Attempt, facts.Init, facts.Mounted, facts.Mapper)
+			plan.Service, before.Epoch, before.Attempt, facts.Init, facts.Mounted, facts.Mapper)
 	}
 	return nil
 }

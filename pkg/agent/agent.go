@@ -37,10 +37,19 @@ type Activation interface {
 	Kill()     // ends it; what it did stays for the stop that must follow
 }
 
+// Here is what of one service is on this node. Its zero value: nothing.
+type Here struct {
+	Record *release.Record // nil: nothing of it was activated in this life
+	Facts  release.Facts   // what the kernel says of the record
+	Buried bool            // a tombstone stops the record's attempt: somebody stops it, or has
+}
+
 // Node takes down, and knows what is here: pkg/release, or a fake.
 type Node interface {
-	Records() ([]release.Record, error)
-	Facts(r release.Record) (release.Facts, error)
+	// Services are those with a record of this life, readable or not.
+	Services() ([]core.ServiceName, error)
+	// Here looks at one service. With an error nothing is known of it.
+	Here(name core.ServiceName) (Here, error)
 	Stop(ctx context.Context, r release.Record, graceful time.Duration) release.Result
 	StopContainer(ctx context.Context, r release.Record, graceful time.Duration) release.Result
 	// Exited is closed when the container's init has ended. An error: it can't be watched.
@@ -100,13 +109,13 @@ func New(cfg Config) *Agent {
 func (a *Agent) Run(ctx context.Context) error {
 	var running sync.WaitGroup
 	defer running.Wait()
-	records, err := a.cfg.Node.Records()
+	recorded, err := a.cfg.Node.Services()
 	if err != nil {
-		a.cfg.Log.Error("some records of this life can't be read; what they name is left alone", "err", err)
+		a.cfg.Log.Error("can't list what was activated here; a service without a grant here is left alone", "err", err)
 	}
 	for {
 		state, changed := a.cfg.Replica.Watch()
-		for _, name := range a.needed(state, records) {
+		for _, name := range a.needed(state, recorded) {
 			r := newRunner(a.cfg, name)
 			a.mu.Lock()
 			a.runners[name] = r
@@ -122,7 +131,7 @@ func (a *Agent) Run(ctx context.Context) error {
 }
 
 // needed are the services without a runner that have a grant for this node or a record here.
-func (a *Agent) needed(state core.State, records []release.Record) []core.ServiceName {
+func (a *Agent) needed(state core.State, recorded []core.ServiceName) []core.ServiceName {
 	var names []core.ServiceName
 	add := func(name core.ServiceName) {
 		if _, ok := a.runners[name]; !ok {
@@ -136,9 +145,9 @@ func (a *Agent) needed(state core.State, records []release.Record) []core.Servic
 			add(name)
 		}
 	}
-	for _, r := range records {
-		if !known[r.Service] {
-			add(r.Service)
+	for _, name := range recorded {
+		if !known[name] {
+			add(name)
 		}
 	}
 	return names

@@ -46,9 +46,10 @@ const (
 )
 
 // next says what to do. It is pure: the whole of the agent's judgement.
-func next(d duty, g core.Grant, here *release.Record, facts release.Facts) step {
-	live := here != nil && !here.Marks.Vacated
-	ours := live && here.Epoch == g.Epoch && here.Instance == g.Instance
+func next(d duty, g core.Grant, here Here) step {
+	rec, facts := here.Record, here.Facts
+	live := rec != nil && !rec.Marks.Vacated
+	ours := live && rec.Epoch == g.Epoch && rec.Instance == g.Instance
 	switch {
 	case d == idle && live, d == leave && live, d == hold && live && !ours:
 		return clean
@@ -56,18 +57,18 @@ func next(d duty, g core.Grant, here *release.Record, facts release.Facts) step 
 		return vacant
 	case d == idle:
 		return rest
-	case here != nil && !live && here.Epoch == g.Epoch && here.Attempt >= g.Run:
+	case rec != nil && !live && rec.Epoch == g.Epoch && rec.Attempt >= g.Run:
 		return vacant // stopped on this node, and buried: only another grant can start it again (I7)
 	case !live:
 		return activate
-	case here.Marks.Contained && here.Attempt == g.Run:
-		return clean // its lease ended, or somebody stopped it: nothing of this attempt goes on
 	case !facts.Mounted || !facts.Mapper:
 		return clean // an activation that a daemon's end cut short, or storage that went away
-	case g.Run > here.Attempt:
+	case g.Phase == core.PhaseFailed && (!facts.Init || g.Run > rec.Attempt):
+		return rest // reported, and the volume stays; the leader says what next
+	case g.Run > rec.Attempt:
 		return restart
-	case !facts.Init && g.Phase == core.PhaseFailed:
-		return rest // reported; the leader says what next
+	case here.Buried || rec.Marks.Halted || rec.Marks.Contained:
+		return clean // its lease ended, or somebody stops it: nothing of this attempt goes on (I5, I7)
 	case !facts.Init:
 		return lost
 	}

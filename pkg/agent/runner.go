@@ -2,8 +2,6 @@ package agent
 
 import (
 	"context"
-	"errors"
-	"io/fs"
 	"log/slog"
 	"sync"
 	"time"
@@ -25,8 +23,17 @@ type runner struct {
 	name core.ServiceName
 	log  *slog.Logger
 
+	announcing announcement
+	failed     failedStart
+
 	mu   sync.Mutex
 	does string
+}
+
+// failedStart remembers why an activation failed, until its grant has ended: the report of it may be lost.
+type failedStart struct {
+	epoch core.Epoch
+	words string
 }
 
 func newRunner(cfg Config, name core.ServiceName) *runner {
@@ -47,6 +54,7 @@ func (r *runner) now(does string) {
 
 // run looks, does one step, and looks again.
 func (r *runner) run(ctx context.Context) {
+	defer r.announcing.end()
 	for ctx.Err() == nil {
 		state, changed := r.cfg.Replica.Watch()
 		wait := r.step(ctx, state)
@@ -64,29 +72,29 @@ func (r *runner) run(ctx context.Context) {
 // step does what State and the facts ask for, and says how long to rest if nothing changes.
 func (r *runner) step(ctx context.Context, state core.State) time.Duration {
 	d, grant := want(state, r.cfg.Self, r.cfg.Instance, r.name)
-	here, facts, err := r.look()
+	here, err := r.cfg.Node.Here(r.name)
 	if err != nil {
 		r.log.Error("can't tell what of the service is here; looking again", "err", err)
-		return lookAgain
+		return lookAgain // what can't be read is not absent
 	}
-	switch next(d, grant, here, facts) {
+	switch next(d, grant, here) {
 	case activate:
 		return r.activate(ctx, state, grant, false)
 	case restart:
-		return r.restart(ctx, state, grant, *here)
+		return r.restart(ctx, state, grant, *here.Record)
 	case adopt:
-		return r.watch(ctx, state, grant, *here)
+		return r.watch(ctx, state, grant, *here.Record)
 	case lost:
 		r.report(ctx, core.RunFailed{
 			Service: r.name, Epoch: grant.Epoch, Instance: grant.Instance, Run: grant.Run, Reason: "the container ended",
 		})
 		return retryShort
 	case clean:
-		return r.clean(ctx, state, grant, *here)
+		return r.clean(ctx, state, grant, *here.Record)
 	case vacant:
 		failure := ""
 		if d == hold {
-			failure = "it was stopped on this node"
+			failure = r.why(grant, "it was stopped on this node")
 		}
 		r.report(ctx, core.Vacated{Service: r.name, Epoch: grant.Epoch, Instance: grant.Instance, Failure: failure})
 		return retryShort
@@ -96,30 +104,35 @@ func (r *runner) step(ctx context.Context, state core.State) time.Duration {
 	return lookAgain
 }
 
-// look reads what of the service is here: its record and the kernel's facts about it.
-func (r *runner) look() (*release.Record, release.Facts, error) {
-	records, err := r.cfg.Node.Records()
-	for _, rec := range records {
-		if rec.Service != r.name {
-			continue
-		}
-		facts, err := r.cfg.Node.Facts(rec)
-		return &rec, facts, err
+// why is what made the grant's activation fail, as far as this daemon remembers, or the other words.
+func (r *runner) why(g core.Grant, otherwise string) string {
+	if r.failed.epoch == g.Epoch && r.failed.words != "" {
+		return r.failed.words
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, release.Facts{}, err // an unreadable record is not an absent one
-	}
-	return nil, release.Facts{}, nil
+	return otherwise
+}
+
+// stop takes down what is here. A daemon that is told to end waits for it: a stop that is cut short costs a fence.
+// It is bounded all the same (I7).
+func (r *runner) stop(ctx context.Context, state core.State, here release.Record) release.Result {
+	r.announcing.end()
+	return r.cfg.Node.Stop(context.WithoutCancel(ctx), here, r.graceful(state, here))
+}
+
+// stopRun ends the container and leaves the volume.
+func (r *runner) stopRun(ctx context.Context, state core.State, here release.Record) release.Result {
+	r.announcing.end()
+	return r.cfg.Node.StopContainer(context.WithoutCancel(ctx), here, r.graceful(state, here))
 }
 
 // clean takes down whatever is here, and says what came of it if the grant is still ours.
 func (r *runner) clean(ctx context.Context, state core.State, grant core.Grant, here release.Record) time.Duration {
 	r.now("stopping")
 	r.log.Info("stopping", "epoch", here.Epoch, "attempt", here.Attempt)
-	result := r.cfg.Node.Stop(ctx, here, r.graceful(state, here))
+	result := r.stop(ctx, state, here)
 	r.log.Info("stopped", "epoch", here.Epoch, "contained", result.Contained, "vacated", result.Vacated, "reasons", result.Reasons)
 	if here.Epoch == grant.Epoch && grant.Epoch != 0 {
-		r.reportStop(ctx, grant, result, failureOf(grant, here))
+		r.reportStop(ctx, grant, result, r.failureOf(grant, here))
 	}
 	if result.Vacated {
 		return 0
@@ -128,14 +141,14 @@ func (r *runner) clean(ctx context.Context, state core.State, grant core.Grant, 
 }
 
 // failureOf says why an activation had to be cleaned up although its grant is to be held.
-func failureOf(g core.Grant, here release.Record) string {
+func (r *runner) failureOf(g core.Grant, here release.Record) string {
 	switch {
 	case g.Phase == core.PhaseReleasing || g.Phase == core.PhaseContained:
 		return ""
-	case here.Marks.Contained:
-		return "contained: " + here.Marks.Reason
+	case here.Marks.Contained || here.Marks.Halted:
+		return r.why(g, "stopped: "+here.Marks.Reason)
 	}
-	return "its activation was cut short, or its storage went away"
+	return r.why(g, "its activation was cut short, or its storage went away")
 }
 
 // reportStop tells the leader that the grant is vacated, or at least contained (I3: neither is said for hope).
@@ -165,7 +178,7 @@ func (r *runner) graceful(state core.State, here release.Record) time.Duration {
 // restart ends the old run and starts the next on the volume that stays mounted.
 func (r *runner) restart(ctx context.Context, state core.State, grant core.Grant, here release.Record) time.Duration {
 	r.now("restarting")
-	result := r.cfg.Node.StopContainer(ctx, here, r.graceful(state, here))
+	result := r.stopRun(ctx, state, here)
 	if !result.Contained {
 		r.log.Error("the old run can't be ended; leaving the volume to a full stop", "reasons", result.Reasons)
 		return r.clean(ctx, state, grant, here)
@@ -173,7 +186,8 @@ func (r *runner) restart(ctx context.Context, state core.State, grant core.Grant
 	return r.activate(ctx, state, grant, true)
 }
 
-// report has the leader commit c, until it is committed or refused, or State shows that the grant has moved on.
+// report has the leader commit c. It tries once, within a bound: if that comes to nothing the next look, at State and
+// at what is here, finds the same thing to say.
 func (r *runner) report(ctx context.Context, c core.Command) {
 	const bound = 2 * time.Second
 	ctx, cancel := context.WithTimeout(ctx, bound)
@@ -187,15 +201,16 @@ func (r *runner) report(ctx context.Context, c core.Command) {
 // stopAfter takes down what a failed activation left, and reports it as the activation's failure.
 func (r *runner) stopAfter(ctx context.Context, state core.State, grant core.Grant, failure *worker.Failure) time.Duration {
 	r.log.Error("activation failed", "epoch", grant.Epoch, "code", string(failure.Code), "err", failure.Message)
-	here, _, err := r.look()
+	r.failed = failedStart{grant.Epoch, failure.Message}
+	here, err := r.cfg.Node.Here(r.name)
 	if err != nil {
 		return lookAgain
 	}
-	if here == nil {
+	if here.Record == nil || here.Record.Marks.Vacated {
 		r.report(ctx, core.Vacated{Service: r.name, Epoch: grant.Epoch, Instance: grant.Instance, Failure: failure.Message})
 		return retryShort
 	}
-	result := r.cfg.Node.Stop(ctx, *here, r.graceful(state, *here))
+	result := r.stop(ctx, state, *here.Record)
 	r.reportStop(ctx, grant, result, failure.Message)
 	return retryShort
 }

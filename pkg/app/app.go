@@ -46,6 +46,7 @@ type App struct {
 	id       *pki.Identity
 	instance core.Instance
 
+	seeds    *seeds
 	peers    *api.Node
 	replica  *replica.Replica
 	observer *observe.Observer
@@ -83,9 +84,13 @@ func New(o Options) (*App, error) {
 	if warning := id.Warning(time.Now()); warning != "" {
 		o.Log.Warn(warning)
 	}
+	known, err := loadSeeds(o.File.DataDir)
+	if err != nil {
+		return nil, fmt.Errorf("start keeponed: %w", err)
+	}
 	helpers := worker.Helpers{Binary: o.Binary, Log: o.Stderr}
 	a := &App{
-		file: o.File, log: o.Log, id: id, instance: instance,
+		file: o.File, log: o.Log, id: id, instance: instance, seeds: known,
 		storage:   newStorage(helpers, cephOf(o.File)),
 		bmcs:      fence.NewReader(openBMC(id.Unseal)),
 		problems:  &bmcProblems{all: map[core.NodeName]string{}},

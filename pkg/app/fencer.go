@@ -84,7 +84,10 @@ func (f *fencer) attempt(ctx context.Context, order core.Fence) {
 	if bmc, expected, err := a.bmcs.BMC(order.Node); err == nil {
 		parts.BMC, guid = bmc, expected
 	}
-	targets := f.targets(state, order)
+	var targets []fence.Target // none for a whole node: only a proof of node scope will do, and power-off comes at once
+	if !order.Whole {
+		targets = f.targets(state, order)
+	}
 	if len(targets) == 0 && !order.Whole {
 		return // its grants have ended otherwise: without a target an attempt would be after the whole node
 	}

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"sync"
 	"time"
@@ -51,7 +52,7 @@ func (g *guardLink) run(ctx context.Context) {
 	for {
 		state, changed := g.app.replica.Watch()
 		if state.Cluster != "" && (state.Document.Version != version || memberSum(state) != members) {
-			if err := g.configure(ctx, state); err != nil {
+			if err := errors.Join(g.configure(ctx, state), g.app.seeds.save(state.Spec)); err != nil {
 				g.app.log.Error("configure guard", "err", err)
 			} else {
 				version, members = state.Document.Version, memberSum(state)

@@ -17,6 +17,7 @@ import (
 
 const (
 	memberEvery = time.Second
+	memberNext  = 20 * time.Millisecond // after a step that was taken
 	memberLimit = 5 * time.Second
 )
 
@@ -46,21 +47,16 @@ func (a *App) admit(name core.NodeName) error {
 	return nil
 }
 
-// addresses are where a node listens.
+// addresses are where a node listens: by State, and until that is known as it was when it last was.
 func (a *App) addresses(name core.NodeName) []netip.AddrPort {
-	if a.replica == nil {
-		return nil
+	links := a.seeds.of(name)
+	if a.replica != nil {
+		state := a.replica.State()
+		if spec := state.Spec.Node(name); spec != nil {
+			links = spec.Links
+		}
 	}
-	state := a.replica.State()
-	spec := state.Spec.Node(name)
-	if spec == nil {
-		return nil
-	}
-	var all []netip.AddrPort
-	for _, link := range spec.Links {
-		all = append(all, netip.AddrPortFrom(link, a.file.Ports.API))
-	}
-	return all
+	return withPort(links, a.file.Ports.API)
 }
 
 // authority keeps a node from speaking for another, and anybody but the leader from deciding.
@@ -82,20 +78,25 @@ func (a *App) redeem(ctx context.Context, req pki.JoinRequest, secretHash string
 // memberLoop makes Raft's configuration follow the members, one step at a time, while this node leads.
 func (a *App) memberLoop(ctx context.Context) {
 	for ctx.Err() == nil {
+		wait := memberEvery
 		if a.replica.Leads() {
-			if err := a.memberStep(ctx); err != nil {
+			moved, err := a.memberStep(ctx)
+			switch {
+			case err != nil:
 				a.log.Warn("Raft's members do not follow yet", "err", err)
+			case moved:
+				wait = memberNext // a cluster that grows should not stand on two votes for long
 			}
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(memberEvery):
+		case <-time.After(wait):
 		}
 	}
 }
 
 // memberStep does the next one thing: add who joined, remove who left, or move a vote.
-func (a *App) memberStep(ctx context.Context) error {
+func (a *App) memberStep(ctx context.Context) (moved bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, memberLimit)
 	defer cancel()
 	state := a.replica.State()
@@ -108,12 +109,12 @@ func (a *App) memberStep(ctx context.Context) error {
 		node := state.Nodes[name]
 		if m, ok := known[name]; !ok || m.Incarnation != node.Incarnation {
 			a.log.Info("adding member", "node", string(name))
-			return a.replica.AddNonvoter(ctx, name, node.Incarnation)
+			return true, a.replica.AddNonvoter(ctx, name, node.Incarnation)
 		}
 	}
 	for _, m := range members {
 		if _, ok := state.Nodes[m.Name]; !ok && len(state.Nodes) > 0 {
-			return a.replica.Remove(ctx, m.Name)
+			return true, a.replica.Remove(ctx, m.Name)
 		}
 	}
 	witness := func(name core.NodeName) bool {
@@ -122,16 +123,16 @@ func (a *App) memberStep(ctx context.Context) error {
 	}
 	change := replica.PlanVoters(members, a.aliveOrSelf, witness)
 	if change == nil {
-		return nil
+		return false, nil
 	}
 	a.log.Info("moving a vote", "node", string(change.Name), "promote", change.Promote)
 	if change.Promote {
-		return a.replica.AddVoter(ctx, change.Name, known[change.Name].Incarnation)
+		return true, a.replica.AddVoter(ctx, change.Name, known[change.Name].Incarnation)
 	}
 	if change.Name == a.file.Name {
-		return fmt.Errorf("demote the leader %s: leadership must move first", change.Name)
+		return false, fmt.Errorf("demote the leader %s: leadership must move first", change.Name)
 	}
-	return a.replica.Demote(ctx, change.Name)
+	return true, a.replica.Demote(ctx, change.Name)
 }
 
 // aliveOrSelf counts a member as dead only once it is down: a blip moves no vote.

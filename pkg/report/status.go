@@ -3,6 +3,7 @@
 package report
 
 import (
+	"slices"
 	"time"
 
 	"github.com/keepone-ha/keepone/pkg/core"
@@ -48,6 +49,7 @@ type Node struct {
 	Since    string    `json:"since"`
 	Standby  bool      `json:"standby"` // drained
 	Witness  bool      `json:"witness"`
+	Voter    bool      `json:"voter"`         // of Raft, now
 	Heard    bool      `json:"heard"`         // within the suspect bound
 	Silent   float64   `json:"silentSeconds"` // since its last heartbeat
 	Daemon   bool      `json:"daemon"`
@@ -163,6 +165,7 @@ func (b builder) node(node core.Node) Node {
 		return out
 	}
 	out.Witness = spec.Witness
+	out.Voter = slices.Contains(b.facts.View.Voters, node.Name)
 	for i, address := range spec.Links {
 		silent, ok := b.facts.Links[node.Name][i]
 		link := Link{Address: address.String(), Silent: -1}

@@ -13,7 +13,7 @@ import (
 // that an old one must go first. One that has a process in it stays, and is an error.
 func FreshCgroup(path string) (*os.File, error) {
 	if err := removeCgroup(path); err != nil {
-		return nil, fmt.Errorf("remove old cgroup: %w", err)
+		return nil, fmt.Errorf("remove old cgroup %s (something still runs in it): %w", path, err)
 	}
 	if err := os.MkdirAll(path, 0o755); err != nil {
 		return nil, fmt.Errorf("make cgroup: %w", err)

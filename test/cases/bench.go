@@ -295,7 +295,7 @@ func (c *cluster) recover(ctx context.Context) error {
 	if err := c.awaitOnline(ctx, formLimit); err != nil {
 		return err
 	}
-	if err := c.awaitRunning(ctx, formLimit); err != nil {
+	if err := errors.Join(c.awaitRunning(ctx, formLimit), c.awaitCandidates(ctx, formLimit)); err != nil {
 		return err
 	}
 	return c.awaitSettled(ctx)
@@ -347,8 +347,10 @@ func loseLeadingHolder(ctx context.Context, c *cluster) (sample, error) {
 	if err != nil {
 		return sample{}, err
 	}
-	if _, err := c.keepone(ctx, c.anyUp(), "switchover", service, "--to", s.Leader, "--yes"); err != nil {
-		return sample{}, err
+	if s.Services[0].Holder != s.Leader {
+		if _, err := c.keepone(ctx, c.anyUp(), "switchover", service, "--to", s.Leader, "--yes"); err != nil {
+			return sample{}, err
+		}
 	}
 	s, err = c.status(ctx, c.anyUp())
 	if err != nil {

@@ -37,13 +37,15 @@ type status struct {
 		Name   string `json:"name"`
 		State  string `json:"state"`
 		Reason string `json:"reason"`
+		Voter  bool   `json:"voter"`
 	} `json:"nodes"`
 	Services []struct {
-		Name   string `json:"name"`
-		State  string `json:"state"`
-		Holder string `json:"holder"`
-		Epoch  uint64 `json:"epoch"`
-		Reason string `json:"reason"`
+		Name   string   `json:"name"`
+		State  string   `json:"state"`
+		Holder string   `json:"holder"`
+		Epoch  uint64   `json:"epoch"`
+		Reason string   `json:"reason"`
+		Next   []string `json:"next"` // nodes that could take it now
 	} `json:"services"`
 }
 
@@ -70,7 +72,26 @@ func form(ctx context.Context, l *lab.Lab) (*cluster, error) {
 	if err := c.createVolume(ctx); err != nil {
 		return nil, err
 	}
-	return c, c.awaitRunning(ctx, formLimit)
+	if err := c.awaitRunning(ctx, formLimit); err != nil {
+		return nil, err
+	}
+	return c, c.awaitCandidates(ctx, formLimit)
+}
+
+// awaitCandidates waits until every node that is up and does not hold the service could take it.
+func (c *cluster) awaitCandidates(ctx context.Context, bound time.Duration) error {
+	return await(ctx, bound, "every other node ready to take over", func() error {
+		s, err := c.status(ctx, c.anyUp())
+		if err != nil {
+			return err
+		}
+		for _, svc := range s.Services {
+			if len(svc.Next) < c.countUp()-1 {
+				return fmt.Errorf("only %v could take %s", svc.Next, svc.Name)
+			}
+		}
+		return nil
+	})
 }
 
 // prepare founds the cluster and lets every node join; the service has no volume yet.
@@ -229,7 +250,8 @@ func (c *cluster) status(ctx context.Context, n *lab.Node) (status, error) {
 	if out == "" && err != nil {
 		return s, err
 	}
-	if err := json.Unmarshal([]byte(out), &s); err != nil {
+	// What follows the answer is the program's word about its exit code, on standard error.
+	if err := json.NewDecoder(strings.NewReader(out)).Decode(&s); err != nil {
 		return s, fmt.Errorf("read status of %s: %w", n.Name, err)
 	}
 	return s, nil
@@ -243,7 +265,7 @@ func (c *cluster) history(ctx context.Context, n *lab.Node) ([]event, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := json.Unmarshal([]byte(out), &h); err != nil {
+	if err := json.NewDecoder(strings.NewReader(out)).Decode(&h); err != nil {
 		return nil, fmt.Errorf("read history: %w", err)
 	}
 	return h.Events, nil
@@ -298,8 +320,14 @@ func (c *cluster) awaitOnline(ctx context.Context, bound time.Duration) error {
 				online++
 			}
 		}
-		if up := c.countUp(); online < up || !s.Quorum {
-			return fmt.Errorf("%d of %d online, quorum %v", online, up, s.Quorum)
+		voters := 0
+		for _, n := range s.Nodes {
+			if n.Voter {
+				voters++
+			}
+		}
+		if up := c.countUp(); online < up || !s.Quorum || voters < min(up, 5) && voters%2 == 0 || voters < min(up, 3) {
+			return fmt.Errorf("%d of %d online, %d voters, quorum %v", online, up, voters, s.Quorum)
 		}
 		return nil
 	})

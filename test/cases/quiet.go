@@ -22,6 +22,7 @@ func init() {
 	add("i5/guard-killed", kind{}, guardKilled)
 	add("i7/stop-without-daemon", kind{}, stopWithoutDaemon)
 	add("fence", kind{}, fenceAsked)
+	add("cold-start", kind{}, coldStart)
 }
 
 // undisturbed does something to the holder and expects that its user sees nothing of it for a while.
@@ -306,4 +307,42 @@ func fenceAsked(ctx context.Context, c *cluster) error {
 	}
 	_, err = c.awaitHolder(ctx, takeoverBound, holder)
 	return err
+}
+
+// coldStart cuts every node at once: when power is back the cluster comes back by itself, and nothing is lost.
+func coldStart(ctx context.Context, c *cluster) error {
+	_, epoch, err := c.holder(ctx, c.anyUp())
+	if err != nil {
+		return err
+	}
+	client := c.Client(ctx, c.address)
+	defer client.Stop()
+	if _, err := client.AwaitAck(ctx, time.Now(), 5*time.Second); err != nil {
+		return err
+	}
+	for _, n := range c.Nodes() {
+		if err := n.PowerCut(ctx); err != nil {
+			return err
+		}
+	}
+	for _, n := range c.Nodes() {
+		if err := n.PowerOn(ctx); err != nil {
+			return err
+		}
+	}
+	if err := await(ctx, formLimit, "service running again at a higher epoch", func() error {
+		_, now, err := c.holder(ctx, c.anyUp())
+		if err == nil && now <= epoch {
+			err = fmt.Errorf("still at epoch %d", now)
+		}
+		return err
+	}); err != nil {
+		return err
+	}
+	if _, err := client.AwaitAck(ctx, time.Now(), 10*time.Second); err != nil {
+		return err
+	}
+	client.Stop()
+	v, err := client.Verify(ctx)
+	return errors.Join(err, nothingLost(v))
 }

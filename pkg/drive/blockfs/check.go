@@ -36,7 +36,7 @@ func judge(ctx context.Context, device string, err error) error {
 		return fail(worker.CodeFileSystem, "the file system on %s is damaged beyond what is repaired unasked: stop the service, map the "+
 			"image by hand and run e2fsck -f: %v", device, err)
 	}
-	return fail(worker.CodeFileSystem, "check %s: %v", device, err)
+	return fail(worker.CodeFileSystem, "the file system on %s is damaged, or is none: %v", device, err)
 }
 
 // Make makes an empty file system. It refuses a device that has one.

@@ -4,8 +4,10 @@ package lxc
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/keepone-ha/keepone/pkg/core"
+	"github.com/keepone-ha/keepone/pkg/drive"
 	"github.com/keepone-ha/keepone/pkg/drive/lxc/lxctest"
 	"github.com/keepone-ha/keepone/pkg/drive/nstest"
 	"github.com/keepone-ha/keepone/pkg/worker"
@@ -23,8 +26,12 @@ import (
 
 // TestMain is also the short-lived process that a start runs in.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 4 && os.Args[1] == "start" {
-		started, err := Start(context.Background(), Options{Dir: os.Args[2], RunDir: os.Args[3]})
+	if len(os.Args) == 3 && os.Args[1] == "start" {
+		var o Options
+		if err := json.Unmarshal([]byte(os.Args[2]), &o); err != nil {
+			panic(err)
+		}
+		started, err := Start(context.Background(), o)
 		var failure *worker.Failure
 		if errors.As(err, &failure) {
 			fmt.Println("failure", failure.Code, failure.Message)
@@ -36,15 +43,19 @@ func TestMain(m *testing.M) {
 	os.Exit(nstest.Main(m, func() (func(), error) { return func() {}, nil }))
 }
 
-func startApart(t *testing.T, dir, run string) string {
+func startApart(t *testing.T, o Options) string {
 	t.Helper()
+	order, err := json.Marshal(o)
+	if err != nil {
+		t.Fatal(err)
+	}
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, self, "start", dir, run).Output()
+	out, err := exec.CommandContext(ctx, self, "start", string(order)).Output()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		t.Fatal(err)
@@ -60,7 +71,7 @@ func TestStart(t *testing.T) {
 	}
 	var pid, signal int
 	begin := time.Now()
-	line := startApart(t, dir, run)
+	line := startApart(t, Options{Dir: dir, RunDir: run})
 	if _, err := fmt.Sscanf(line, "init %d %d", &pid, &signal); err != nil {
 		t.Fatalf("start said %q", line)
 	}
@@ -114,7 +125,7 @@ func TestBadConfig(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		line := startApart(t, dir, run)
+		line := startApart(t, Options{Dir: dir, RunDir: run})
 		if !strings.HasPrefix(line, "failure "+string(test.code)) || !strings.Contains(line, test.words) {
 			t.Errorf("%s: %s", name, line)
 		}
@@ -133,5 +144,54 @@ func TestParseSignal(t *testing.T) {
 func TestNetwork(t *testing.T) {
 	if got := network(core.NetworkSpec{}, ""); len(got) != 1 || got[0][1] != "empty" {
 		t.Errorf("no bridge: %v", got)
+	}
+}
+
+// TestLink gives the container its one link: on the bridge, under the name that containment knows.
+func TestLink(t *testing.T) {
+	dir, run := filepath.Join(t.TempDir(), "svc"), t.TempDir()
+	if err := lxctest.Make(dir); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range []string{"link add kobr0 type bridge forward_delay 0", "addr add 10.55.0.1/24 dev kobr0", "link set kobr0 up"} {
+		if _, err := drive.Run(t.Context(), append([]string{"ip"}, strings.Fields(args)...)...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// A link of the config's own is left out: containment would not know it.
+	config, err := os.OpenFile(filepath.Join(dir, "config"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := config.WriteString("lxc.net.0.type = veth\nlxc.net.0.link = nobridge\nlxc.net.1.type = veth\n"); err != nil {
+		t.Fatal(err)
+	}
+	_ = config.Close()
+	line := startApart(t, Options{Dir: dir, RunDir: run, Link: "ko-svc", Network: core.NetworkSpec{
+		Bridge: "kobr0", MAC: "02:00:00:00:aa:01", Gateway: netip.MustParseAddr("10.55.0.1"),
+		Addresses: []netip.Prefix{netip.MustParsePrefix("10.55.0.9/24"), netip.MustParsePrefix("fd55::9/64")},
+	}})
+	var pid, signal int
+	if _, err := fmt.Sscanf(line, "init %d %d", &pid, &signal); err != nil {
+		t.Fatalf("start said %q", line)
+	}
+	t.Cleanup(func() { _ = unix.Kill(pid, unix.SIGKILL) })
+	out, err := drive.Run(t.Context(), "ip", "-o", "link", "show", "master", "kobr0")
+	if err != nil || !strings.Contains(string(out), "ko-svc@") {
+		t.Errorf("on the bridge: %s, %v", out, err)
+	}
+	out, err = drive.Run(t.Context(), "nsenter", "-t", fmt.Sprint(pid), "-n", "ip", "-o", "addr")
+	for _, want := range []string{"10.55.0.9/24", "fd55::9/64"} {
+		if err != nil || !strings.Contains(string(out), want) {
+			t.Errorf("inside: %s, %v; want %s", out, err, want)
+		}
+	}
+	out, err = drive.Run(t.Context(), "nsenter", "-t", fmt.Sprint(pid), "-n", "ip", "-o", "link")
+	if err != nil || !strings.Contains(string(out), "02:00:00:00:aa:01") || strings.Contains(string(out), "eth1") {
+		t.Errorf("inside: %s, %v", out, err)
+	}
+	out, err = drive.Run(t.Context(), "nsenter", "-t", fmt.Sprint(pid), "-n", "ip", "route")
+	if err != nil || !strings.Contains(string(out), "default via 10.55.0.1") {
+		t.Errorf("inside: %s, %v", out, err)
 	}
 }

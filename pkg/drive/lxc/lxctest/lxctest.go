@@ -1,4 +1,4 @@
-// Package lxctest makes the directory of a small container for tests: busybox as its init.
+// Package lxctest makes the directory of a small container for tests: busybox and a script as its init.
 package lxctest
 
 import (
@@ -15,15 +15,20 @@ lxc.pty.max = 16
 lxc.tty.max = 0
 `
 
-const inittab = `::sysinit:/bin/true
-::respawn:/bin/sleep 1000
-::shutdown:/bin/true
+// initScript stands in for an init that halts when it is asked to. Busybox's own ends with a global sync(2), which
+// waits for every hung device of the machine, also those of other tests.
+const initScript = `#!/bin/sh
+trap 'exit 0' USR1
+while :; do
+	sleep 1000 &
+	wait $!
+done
 `
 
 // Make makes config and rootfs in dir. It needs /bin/busybox, statically linked.
 func Make(dir string) error {
 	rootfs := filepath.Join(dir, "rootfs")
-	for _, d := range []string{"bin", "sbin", "etc/init.d", "proc", "sys", "dev", "tmp", "root", "var", "run"} {
+	for _, d := range []string{"bin", "sbin", "proc", "sys", "dev", "tmp", "root", "var", "run"} {
 		if err := os.MkdirAll(filepath.Join(rootfs, d), 0o755); err != nil {
 			return fmt.Errorf("make rootfs: %w", err)
 		}
@@ -34,9 +39,8 @@ func Make(dir string) error {
 	}
 	errs := []error{
 		os.WriteFile(filepath.Join(rootfs, "bin/busybox"), busybox, 0o755),
-		os.WriteFile(filepath.Join(rootfs, "etc/inittab"), []byte(inittab), 0o644),
+		os.WriteFile(filepath.Join(rootfs, "sbin/init"), []byte(initScript), 0o755),
 		os.WriteFile(filepath.Join(dir, "config"), []byte(config), 0o644),
-		os.Symlink("../bin/busybox", filepath.Join(rootfs, "sbin/init")),
 	}
 	for _, applet := range []string{"sh", "cat", "sleep", "true", "echo", "poweroff", "halt", "mount", "umount", "ip", "dd", "sync"} {
 		errs = append(errs, os.Symlink("busybox", filepath.Join(rootfs, "bin", applet)))

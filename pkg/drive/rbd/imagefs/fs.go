@@ -46,6 +46,7 @@ func Serve(dir string, dev Device) (*Server, error) {
 	}
 	server, err := fuse.NewServer(&files{RawFileSystem: fuse.NewDefaultRawFileSystem(), v: &s.volume, size: size}, dir, &fuse.MountOptions{
 		FsName: "keepone", Name: "keepone", DirectMountStrict: true, MaxWrite: maxWrite, MaxBackground: 64, DisableXAttrs: true,
+		DisableReadDirPlus: true,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("mount fuse at %s: %w", dir, err)
