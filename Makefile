@@ -56,7 +56,7 @@ bench: build ## measure; CASE=name RUNS=n runs one
 	@build/keepone-lab bench -bin build -json build/bench.json -case '$(CASE)' -runs $(RUNS)
 
 lab: build ## keep a cluster of N=3 nodes up for a person
-	@build/keepone-lab up -bin build -n $(N)
+	@build/keepone-lab cluster -bin build -n $(N)
 
 clean: ## remove what was built
 	rm -rf build

@@ -18,9 +18,6 @@ import (
 	"github.com/keepone-ha/keepone/pkg/pki"
 )
 
-// foundingFile in the data directory makes the daemon's next start found the cluster: its document, sealed.
-const foundingFile = "founding.toml"
-
 // identityFlags are what init and join need to write a node file.
 type identityFlags struct {
 	name  string
@@ -134,7 +131,7 @@ func (c *cli) found(node config.NodeFile, made bool, text string) error {
 	}
 	sealed, err := config.Seal(text, id.Seal)
 	if err == nil {
-		err = writeNew(filepath.Join(node.DataDir, foundingFile), sealed, 0o600)
+		err = writeNew(filepath.Join(node.DataDir, config.FoundingFile), sealed, 0o600)
 	}
 	if err == nil && made {
 		err = writeNode(c.nodeFile, node)
@@ -197,7 +194,7 @@ func (c *cli) join(cmd *cobra.Command, node config.NodeFile, made bool, addresse
 	}
 	answer, err := api.Join(cmd.Context(), newcomer, addresses, nil)
 	if err != nil {
-		return fmt.Errorf("join cluster: %w", err)
+		return err
 	}
 	if _, err := newcomer.Finish(node.DataDir, answer); err != nil {
 		return fmt.Errorf("the cluster took this node in, but that could not be kept here; ask for another token: %w", err)

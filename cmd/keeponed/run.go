@@ -26,7 +26,7 @@ const (
 	exitHalt   = 7 // the cluster committed what this version does not know
 )
 
-var errUsage = errors.New("usage: keeponed [--node-file FILE] | keeponed helper NAME | keeponed --version")
+var errUsage = errors.New("usage: keeponed [--node-file FILE] [recover] | keeponed helper NAME | keeponed --version")
 
 func exitCode(err error) int {
 	var command commandFailed
@@ -53,8 +53,13 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	flags.SetOutput(stderr)
 	path := flags.String("node-file", config.NodePath, "the node `file`")
 	show := flags.Bool("version", false, "print the version and end")
-	if err := flags.Parse(args); err != nil || flags.NArg() > 0 {
+	err := flags.Parse(args)
+	recovery := flags.NArg() == 1 && flags.Arg(0) == "recover" // see keepone recover
+	if err != nil || (flags.NArg() > 0 && !recovery) {
 		return errUsage
+	}
+	if recovery {
+		return runRecover(*path, stdout)
 	}
 	if *show {
 		_, err := fmt.Fprintf(stdout, "keeponed %s (%s)\n", version.Version, version.Commit)

@@ -36,18 +36,24 @@ func (r *runner) activate(ctx context.Context, state core.State, grant core.Gran
 	r.log.Info("starting", "epoch", grant.Epoch, "run", grant.Run, "cause", string(grant.Cause))
 	bounded, cancel := context.WithTimeout(ctx, spec.StartLimit)
 	defer cancel()
+	follow := r.whileWanted(bounded, cancel, grant)
 	began := time.Now()
 	times, failure := r.bring(bounded, plan, spec)
-	if ctx.Err() != nil {
-		return 0 // the daemon stops; the next one adopts or takes down what is here
-	}
-	if failure == nil {
+	if ctx.Err() == nil && failure == nil {
 		failure = r.answers(bounded, spec, &times)
 	}
-	if failure != nil {
-		if mounted {
-			return r.failRun(ctx, state, grant, failure)
-		}
+	cancel()
+	<-follow
+	switch {
+	case ctx.Err() != nil:
+		return 0 // the daemon stops; the next one adopts or takes down what is here
+	case failure == nil:
+	case !r.wanted(r.cfg.Replica.State(), grant):
+		r.log.Info("start given up: its grant is wanted back", "epoch", grant.Epoch, "err", failure.Message)
+		return 0 // the next look takes down what was begun
+	case mounted:
+		return r.failRun(ctx, state, grant, failure)
+	default:
 		return r.stopAfter(ctx, state, grant, failure)
 	}
 	r.log.Info("answers", "epoch", grant.Epoch, "run", grant.Run, "after", time.Since(began))
@@ -58,11 +64,45 @@ func (r *runner) activate(ctx context.Context, state core.State, grant core.Gran
 	return retryShort
 }
 
+// wanted reports whether State still wants this very run here.
+func (r *runner) wanted(state core.State, grant core.Grant) bool {
+	d, now := want(state, r.cfg.Self, r.cfg.Instance, r.name)
+	return d == hold && now.Epoch == grant.Epoch && now.Run == grant.Run
+}
+
+// whileWanted cancels an activation whose grant is wanted back: a holder that goes on starting for its whole limit
+// would be fenced for it. The channel is closed when it has ended.
+func (r *runner) whileWanted(ctx context.Context, cancel context.CancelFunc, grant core.Grant) <-chan struct{} {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			state, changed := r.cfg.Replica.Watch()
+			if !r.wanted(state, grant) {
+				cancel()
+				return
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-changed:
+			}
+		}
+	}()
+	return ended
+}
+
 // failRun reports a restart in place that did not come up; the volume stays for the next one.
 func (r *runner) failRun(ctx context.Context, state core.State, grant core.Grant, failure *worker.Failure) time.Duration {
 	r.log.Error("restart failed", "epoch", grant.Epoch, "run", grant.Run, "err", failure.Message)
-	if here, _, err := r.look(); err == nil && here != nil {
-		r.cfg.Node.StopContainer(ctx, *here, r.graceful(state, *here))
+	here, err := r.cfg.Node.Here(r.name)
+	if err != nil {
+		return lookAgain
+	}
+	if here.Record != nil {
+		if result := r.stopRun(ctx, state, *here.Record); !result.Contained {
+			return r.stopAfter(ctx, state, grant, failure)
+		}
 	}
 	r.report(ctx, core.RunFailed{
 		Service: r.name, Epoch: grant.Epoch, Instance: grant.Instance, Run: grant.Run, Reason: failure.Message,
@@ -73,7 +113,13 @@ func (r *runner) failRun(ctx context.Context, state core.State, grant core.Grant
 // bring runs the helper until the container's init runs.
 func (r *runner) bring(ctx context.Context, plan worker.Plan, spec core.ServiceSpec) (took, *worker.Failure) {
 	var times took
+	last := time.Now() // the wait for the lease is storage's: from the grant to the mount
+	ctx, cancel := context.WithCancel(ctx)
 	duplicate := r.askDuplicate(ctx, spec.Network)
+	defer func() {
+		cancel()
+		<-duplicate
+	}()
 	if !r.awaitLease(ctx, plan) {
 		return times, &worker.Failure{Code: worker.CodeLease, Message: "the leader acknowledged no lease for this grant"}
 	}
@@ -82,7 +128,6 @@ func (r *runner) bring(ctx context.Context, plan worker.Plan, spec core.ServiceS
 		return times, &worker.Failure{Code: worker.CodeUnknown, Message: err.Error()}
 	}
 	defer helper.Kill() // a no-op once it has ended
-	last := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
@@ -138,7 +183,9 @@ func (r *runner) mayGo(ctx context.Context, plan worker.Plan, address string, du
 			return &worker.Failure{Code: worker.CodeAddressInUse, Message: who}
 		}
 	case <-ctx.Done():
-		return &worker.Failure{Code: worker.CodeUnknown, Message: "the check for duplicate addresses did not end"}
+	}
+	if ctx.Err() != nil {
+		return &worker.Failure{Code: worker.CodeUnknown, Message: "the check for duplicate addresses did not end in time"}
 	}
 	return nil
 }
@@ -157,16 +204,14 @@ func (r *runner) commitClient(ctx context.Context, plan worker.Plan, address str
 		if outcome == core.Refused {
 			return fmt.Errorf("commit storage client %s: %w", address, err)
 		}
-		now, changed := r.cfg.Replica.Watch()
+		now, changed := r.cfg.Replica.Watch() // after the answer: what it tells of can't be missed
 		if g := now.Services[plan.Service].Grant; g != nil && g.Epoch == plan.Epoch && slices.Contains(g.Clients, address) {
 			return nil
 		}
-		if outcome == core.Done {
-			select {
-			case <-changed: // applied by the leader, here in a moment
-			case <-time.After(retryShort):
-			case <-ctx.Done():
-			}
+		select {
+		case <-changed: // what the leader has applied is here in a moment
+		case <-time.After(retryShort):
+		case <-ctx.Done():
 		}
 		if ctx.Err() != nil {
 			return fmt.Errorf("commit storage client %s: no quorum answered in time: %w", address, ctx.Err())
@@ -174,12 +219,14 @@ func (r *runner) commitClient(ctx context.Context, plan worker.Plan, address str
 	}
 }
 
-// askDuplicate looks for another bearer of the addresses while storage is being taken.
+// askDuplicate looks for another bearer of the addresses while storage is being taken. The channel has one answer,
+// then is closed.
 func (r *runner) askDuplicate(ctx context.Context, n core.NetworkSpec) <-chan string {
 	answer := make(chan string, 1)
 	go func() {
+		defer close(answer)
 		who, err := r.cfg.Net.Duplicate(ctx, n)
-		if err != nil {
+		if err != nil && ctx.Err() == nil {
 			r.log.Warn("can't look for duplicate addresses; going on", "err", err)
 		}
 		answer <- who
@@ -187,13 +234,30 @@ func (r *runner) askDuplicate(ctx context.Context, n core.NetworkSpec) <-chan st
 	return answer
 }
 
-// announce tells the link about the addresses for a minute, while the lease is good.
+// announcement is one under way: a minute of telling the link where the addresses are. It ends before the service is
+// taken down: its lease may last until after the next holder announces the same addresses.
+type announcement struct {
+	cancel context.CancelFunc
+	ended  chan struct{}
+}
+
+func (a *announcement) end() {
+	if a.cancel != nil {
+		a.cancel()
+		<-a.ended
+		*a = announcement{}
+	}
+}
+
+// announce tells the link about the addresses for a minute, while the lease is good. It outlives the activation.
 func (r *runner) announce(ctx context.Context, plan worker.Plan, n core.NetworkSpec) {
-	ctx = context.WithoutCancel(ctx) // bounded by its own minute, not by the activation
-	ctx, cancel := context.WithTimeout(ctx, announceLong)
-	good := func() bool { return r.cfg.Leased(plan.Service, plan.Epoch) }
+	r.announcing.end()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), announceLong) // and ends with run
+	ended := make(chan struct{})
+	r.announcing = announcement{cancel, ended}
+	good := func() bool { return ctx.Err() == nil && r.cfg.Leased(plan.Service, plan.Epoch) }
 	go func() {
-		defer cancel()
+		defer close(ended)
 		r.cfg.Net.Announce(ctx, n, good)
 	}()
 }
@@ -216,7 +280,7 @@ func (r *runner) answers(ctx context.Context, spec core.ServiceSpec, times *took
 			return &worker.Failure{Code: worker.CodeUnknown, Message: fmt.Sprintf("does not answer within its start limit of %s: %v", spec.StartLimit, last)}
 		case <-time.After(probeSoon):
 		}
-		if here, facts, err := r.look(); err == nil && here != nil && !facts.Init {
+		if here, err := r.cfg.Node.Here(r.name); err == nil && here.Record != nil && !here.Facts.Init {
 			return &worker.Failure{Code: worker.CodeContainerStart, Message: "the container ended before it answered"}
 		}
 	}

@@ -16,11 +16,15 @@ func (r *runner) watch(ctx context.Context, state core.State, grant core.Grant, 
 		return lookAgain
 	}
 	r.now("running")
-	exited, err := r.cfg.Node.Exited(ctx, here)
+	watching, stop := context.WithCancel(ctx)
+	defer stop()
+	exited, err := r.cfg.Node.Exited(watching, here)
 	if err != nil {
 		r.log.Warn("can't watch the container's init; looking instead", "err", err)
 		return retryShort
 	}
+	probes := time.NewTicker(interval(*spec)) // kept over changes of State: they must not put a probe off for ever
+	defer probes.Stop()
 	failures := 0
 	for {
 		now, changed := r.cfg.Replica.Watch()
@@ -34,13 +38,19 @@ func (r *runner) watch(ctx context.Context, state core.State, grant core.Grant, 
 			return 0 // the next look finds it lost, or contained
 		case <-changed:
 			continue
-		case <-time.After(interval(*spec)):
+		case <-probes.C:
 		}
-		if err := r.cfg.Prober.Probe(ctx, *spec); err == nil {
+		err := r.probe(ctx, *spec)
+		if err == nil {
 			failures = 0
 			r.answeredAtLast(ctx, grant)
 			continue
-		} else if failures++; failures >= patience(*spec) && ctx.Err() == nil {
+		}
+		// A run that has not answered yet, under a daemon that came back, has until its start limit: the leader counts it.
+		if _, g := want(r.cfg.Replica.State(), r.cfg.Self, r.cfg.Instance, r.name); g.Phase == core.PhaseStarting {
+			continue
+		}
+		if failures++; failures >= patience(*spec) && ctx.Err() == nil {
 			r.report(ctx, core.RunFailed{
 				Service: r.name, Epoch: grant.Epoch, Instance: grant.Instance, Run: grant.Run,
 				Reason: fmt.Sprintf("%d probes failed in a row: %v", failures, err),
@@ -48,6 +58,18 @@ func (r *runner) watch(ctx context.Context, state core.State, grant core.Grant, 
 			return retryShort
 		}
 	}
+}
+
+// probe asks once. The bound stands behind those of the probes themselves.
+func (r *runner) probe(ctx context.Context, spec core.ServiceSpec) error {
+	const perProbe = 2 * time.Second
+	bound := perProbe
+	for _, p := range spec.Probes {
+		bound += max(p.Timeout, perProbe)
+	}
+	ctx, cancel := context.WithTimeout(ctx, bound)
+	defer cancel()
+	return r.cfg.Prober.Probe(ctx, spec)
 }
 
 // moved reports whether State wants something else than that this run goes on.

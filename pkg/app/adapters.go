@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -34,9 +37,33 @@ func (s starter) Start(ctx context.Context, plan worker.Plan) (agent.Activation,
 // kernel gives the agent pkg/release.
 type kernel struct{ runDir string }
 
-func (k kernel) Records() ([]release.Record, error) { return release.List(k.runDir) }
+func (k kernel) Services() ([]core.ServiceName, error) {
+	entries, err := os.ReadDir(filepath.Join(k.runDir, "services"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("list records: %w", err)
+	}
+	var names []core.ServiceName
+	for _, e := range entries {
+		names = append(names, core.ServiceName(e.Name()))
+	}
+	return names, nil
+}
 
-func (k kernel) Facts(r release.Record) (release.Facts, error) { return release.Running(k.runDir, r) }
+func (k kernel) Here(name core.ServiceName) (agent.Here, error) {
+	r, err := release.Load(k.runDir, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return agent.Here{}, nil
+	}
+	if err != nil {
+		return agent.Here{}, err
+	}
+	facts, err := release.Running(k.runDir, r)
+	if err != nil {
+		return agent.Here{}, fmt.Errorf("read facts of %s: %w", name, err)
+	}
+	buried, _, err := release.Buried(k.runDir, name, r.Epoch, r.Attempt)
+	return agent.Here{Record: &r, Facts: facts, Buried: buried}, err
+}
 
 func (k kernel) Stop(ctx context.Context, r release.Record, graceful time.Duration) release.Result {
 	return release.Stop(ctx, k.runDir, r, release.Options{Graceful: graceful, Reason: "stopped by keeponed"})

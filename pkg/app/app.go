@@ -53,6 +53,7 @@ type App struct {
 	storage  *storage
 	bmcs     *fence.Reader
 	problems *bmcProblems
+	clocks   clocks
 	agent    *agent.Agent
 	guard    *guardLink
 	leading  atomic.Bool // and has passed its barrier
@@ -98,6 +99,7 @@ func New(o Options) (*App, error) {
 	}
 	a.observer = observe.New(o.File.Name, boottime.Now(), func() { nudge(a.decideNow) })
 	a.guard = newGuardLink(a)
+	a.storage.full = a.volumeFull
 	return a, nil
 }
 
@@ -138,6 +140,7 @@ func (a *App) Start(ctx context.Context) (err error) {
 		return fmt.Errorf("start keeponed: %w", err)
 	}
 	a.onStop(func() { _ = a.replica.Stop() })
+	a.warnIdentity()
 	a.peers.Handle(replica.MethodPropose, a.replica.HandlePropose)
 	a.onStop(func() { _ = mux.Close() })
 	if err := a.listen(ctx, mux); err != nil {
@@ -148,6 +151,9 @@ func (a *App) Start(ctx context.Context) (err error) {
 	}
 	a.agent = a.newAgent()
 	a.work(ctx)
+	if err := a.openMetrics(); err != nil {
+		return err
+	}
 	return a.openLocal()
 }
 
@@ -169,12 +175,9 @@ func (a *App) listen(ctx context.Context, mux *api.Mux) error {
 	return nil
 }
 
-// foundingFile is what `keepone init` leaves for the first start: the cluster document.
-const foundingFile = "founding.toml"
-
 // found makes this node the first of its cluster, if `keepone init` left it that to do.
 func (a *App) found(ctx context.Context) error {
-	path := filepath.Join(a.file.DataDir, foundingFile)
+	path := filepath.Join(a.file.DataDir, config.FoundingFile)
 	text, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -234,7 +237,7 @@ func (a *App) work(ctx context.Context) {
 		func(ctx context.Context) {
 			a.storage.watch(ctx, a.replica.State, func() { nudge(a.reportNow) })
 		},
-		func(ctx context.Context) { a.bmcs.Watch(ctx, watchBMC, a.alive, a.problems.set) },
+		a.watchBMCs,
 	} {
 		a.wait.Go(func() { loop(ctx) })
 	}

@@ -33,7 +33,7 @@ func (a *App) ownFacts() op.Facts {
 	f := op.Facts{
 		Self: a.file.Name, Doing: a.agent.Health(),
 		View: a.observer.View(state, now, a.voters()), Leader: a.replica.Leader(), At: time.Now(),
-		BMC: map[core.NodeName]string{}, Links: map[core.NodeName]map[int]time.Duration{},
+		Clocks: a.clocks.all(), BMC: map[core.NodeName]string{}, Links: map[core.NodeName]map[int]time.Duration{},
 	}
 	for _, name := range state.NodeNames() {
 		f.Links[name] = a.observer.Links(name, now)

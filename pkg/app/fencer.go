@@ -91,7 +91,7 @@ func (f *fencer) attempt(ctx context.Context, order core.Fence) {
 	if len(targets) == 0 && !order.Whole {
 		return // its grants have ended otherwise: without a target an attempt would be after the whole node
 	}
-	go f.follow(ctx, cancel, order)
+	f.running.Go(func() { f.follow(ctx, cancel, order) })
 	result := fence.Attempt(ctx, fence.Order{
 		Node: order.Node, Instance: order.Instance, By: string(a.file.Name), Targets: targets,
 		Shoot: order.Shoot, GUID: guid, Proofs: order.Proofs, LeaseEnded: f.leaseEnded(ctx, order.ID),
@@ -161,7 +161,7 @@ func (f *fencer) targets(state core.State, order core.Fence) []fence.Target {
 // leaseEnded is closed when State says that the leases of all targets are over.
 func (f *fencer) leaseEnded(ctx context.Context, id uint64) <-chan struct{} {
 	ended := make(chan struct{})
-	go func() {
+	f.running.Go(func() {
 		for {
 			now, changed := f.app.replica.Watch()
 			if settled(now, id) {
@@ -174,7 +174,7 @@ func (f *fencer) leaseEnded(ctx context.Context, id uint64) <-chan struct{} {
 			case <-changed:
 			}
 		}
-	}()
+	})
 	return ended
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -204,7 +205,8 @@ func (g *guardLink) ack(a guard.Arrival) {
 		Instance: a.Heartbeat.Instance, Seq: a.Heartbeat.Seq, Sent: a.Heartbeat.Sent,
 		Term: g.app.replica.Term(), Lease: state.Spec.Timing.Lease,
 	}
-	for _, t := range state.Leases(a.Heartbeat.Instance) {
+	leases := state.Leases(a.Heartbeat.Instance)
+	for _, t := range leases {
 		ack.Grants = append(ack.Grants, guard.Right{Service: t.Service, Epoch: t.Epoch})
 	}
 	if m := state.Maintenance; m.On && m.Accepted[node.Name] == node.Instance {
@@ -212,6 +214,9 @@ func (g *guardLink) ack(a guard.Arrival) {
 	}
 	if !g.app.observer.Acking(ack.Grants, a.At) {
 		return
+	}
+	if now := g.app.replica.State(); !slices.Equal(now.Leases(a.Heartbeat.Instance), leases) {
+		return // I3: a fence was ordered meanwhile, and may count on the lease as it was; the next heartbeat is soon
 	}
 	if err := g.receiver.SendAck(a.Link, a.Heartbeat.Node, ack); err != nil {
 		g.app.log.Debug("ack heartbeat", "node", string(a.Heartbeat.Node), "err", err)

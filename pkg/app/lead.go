@@ -24,7 +24,8 @@ func (a *App) leadLoop(ctx context.Context) {
 func (a *App) lead(ctx context.Context, l replica.Leadership) {
 	state := a.replica.State()
 	a.log.Info("leading", "term", l.Term)
-	a.observer.Lead(l.Barrier, state.Spec.Timing)
+	timing := state.Spec.Timing
+	a.observer.Lead(l.Barrier, timing)
 	defer a.observer.Follow()
 	a.leading.Store(true)
 	defer a.leading.Store(false)
@@ -32,6 +33,10 @@ func (a *App) lead(ctx context.Context, l replica.Leadership) {
 	var since time.Time
 	for ctx.Err() == nil {
 		state = a.replica.State()
+		if now := state.Spec.Timing; now.Lease != timing.Lease || now.LeaseMargin != timing.LeaseMargin {
+			timing = longer(timing, now)
+			a.observer.Lead(boottime.Now(), timing) // I5: leases of either length may have been acknowledged until now
+		}
 		view := a.observer.View(state, boottime.Now(), a.voters())
 		a.decide(ctx, state, view)
 		if to := core.PreferLeader(state, view); to != wish {
@@ -46,6 +51,12 @@ func (a *App) lead(ctx context.Context, l replica.Leadership) {
 		case <-time.After(decideEvery):
 		}
 	}
+}
+
+// longer counts for leases of both timings: within one leadership it never gets shorter.
+func longer(was, now core.Timing) core.Timing {
+	now.Lease, now.LeaseMargin = max(was.Lease, now.Lease), max(was.LeaseMargin, now.LeaseMargin)
+	return now
 }
 
 // decide proposes what core decided, in its order. What is refused, lost or unknown is seen by the next look.
@@ -80,7 +91,8 @@ func (a *App) voters() []core.NodeName {
 
 // moveLead hands leadership to a node that holds nothing.
 func (a *App) moveLead(ctx context.Context, to core.NodeName) {
-	ctx, cancel := context.WithTimeout(ctx, decideLimit)
+	// Not under the leadership's own context: that dies with success.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), decideLimit)
 	defer cancel()
 	a.log.Info("handing leadership over", "to", string(to))
 	if err := a.replica.TransferLeadership(ctx, to); err != nil {

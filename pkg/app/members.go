@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"time"
 
 	"github.com/keepone-ha/keepone/pkg/boottime"
@@ -66,13 +67,9 @@ func (a *App) authority(by core.NodeName, c core.Command) error {
 
 // redeem commits that a newcomer's token is used up and that it is a member, in one step.
 func (a *App) redeem(ctx context.Context, req pki.JoinRequest, secretHash string) (any, error) {
-	outcome, err := a.replica.Propose(ctx, core.Join{
+	return struct{}{}, a.change(ctx, core.Join{
 		Node: req.Name, Incarnation: req.Incarnation, PublicKey: req.PublicKey, TokenID: req.TokenID, TokenHash: secretHash,
 	})
-	if outcome != core.Done {
-		return nil, err
-	}
-	return struct{}{}, nil
 }
 
 // memberLoop makes Raft's configuration follow the members, one step at a time, while this node leads.
@@ -178,6 +175,24 @@ func (a *App) catchUp(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(between):
+		}
+	}
+}
+
+// warnIdentity says so if this node's log was made with another identity: a backup of another cluster, perhaps. The
+// others refuse it, and all that this node would see of that is that nobody answers.
+func (a *App) warnIdentity() {
+	for _, m := range a.replica.Members() {
+		if m.Name == a.file.Name && m.Incarnation == a.id.Incarnation {
+			return
+		}
+	}
+	for _, m := range a.replica.Members() {
+		if m.Name == a.file.Name {
+			a.log.Warn("the identity in "+filepath.Join(a.file.DataDir, "pki")+" is not the one that this node's log was made with: the "+
+				"cluster will refuse it unless it has joined anew; put the right one back, or empty "+a.file.DataDir+" and join again",
+				"identity", a.id.Incarnation, "log", m.Incarnation)
+			return
 		}
 	}
 }

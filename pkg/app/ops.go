@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/keepone-ha/keepone/pkg/api"
@@ -53,21 +55,29 @@ func (a *App) opLook(ctx context.Context, _ api.Caller, _ json.RawMessage, _ fun
 	state := a.replica.State()
 	state.Document.Text = ""
 	state.Tokens = nil
-	state.Spec.Nodes = withoutSecrets(state.Spec.Nodes)
+	state.Spec = withoutSecrets(state.Spec)
 	return op.Look{State: state, Facts: a.bestFacts(ctx)}, nil
 }
 
-func withoutSecrets(nodes []core.NodeSpec) []core.NodeSpec {
-	clean := make([]core.NodeSpec, len(nodes))
-	for i, n := range nodes {
-		clean[i] = n
+// withoutSecrets is a copy without passwords, sealed as they are.
+func withoutSecrets(spec core.Spec) core.Spec {
+	spec.Nodes = slices.Clone(spec.Nodes)
+	for i, n := range spec.Nodes {
 		if n.BMC != nil {
 			bmc := *n.BMC
 			bmc.Password = ""
-			clean[i].BMC = &bmc
+			spec.Nodes[i].BMC = &bmc
 		}
 	}
-	return clean
+	spec.Services = slices.Clone(spec.Services)
+	for i, svc := range spec.Services {
+		probes := slices.Clone(svc.Probes)
+		for j := range probes {
+			probes[j].Password = ""
+		}
+		spec.Services[i].Probes = probes
+	}
+	return spec
 }
 
 // opAsk commits a request and follows it to its answer. Hanging up leaves it going.
@@ -160,50 +170,90 @@ func (a *App) opConfig(context.Context, api.Caller, json.RawMessage, func(any) e
 }
 
 func (a *App) opConfigCheck(_ context.Context, _ api.Caller, body json.RawMessage, _ func(any) error) (any, error) {
-	_, changes, err := a.newDocument(body)
-	return changes, err
+	d, err := a.newDocument(body)
+	return d.changes, err
 }
 
 func (a *App) opConfigApply(ctx context.Context, _ api.Caller, body json.RawMessage, _ func(any) error) (any, error) {
-	command, changes, err := a.newDocument(body)
+	d, err := a.newDocument(body)
 	if err != nil {
 		return nil, err
 	}
-	if err := a.change(ctx, command); err != nil {
+	if d.against != "" {
+		return nil, api.Refuse("%s", d.against)
+	}
+	if err := a.change(ctx, d.command); err != nil {
 		return nil, err
 	}
-	changes.Version = command.Expect + 1
-	return changes, nil
+	d.changes.Version = d.command.Expect + 1
+	return d.changes, nil
+}
+
+// newDocument is a document that was read, and what it would change.
+type newDocument struct {
+	command core.Configure
+	changes op.Changes
+	against string // why it can't be applied now, empty if it can
+}
+
+// against says what a change needs that is not given now, empty if nothing. State may move until the change is
+// committed: what safety needs Apply refuses itself, this is for what an operator must know beforehand.
+func against(state core.State, c config.Change) string {
+	switch c.Effect {
+	case config.EffectRefused:
+		return "can't be changed"
+	case config.EffectMaintenance:
+		if !state.Maintenance.On {
+			return "needs maintenance: `keepone maintenance on` first"
+		}
+		for _, name := range state.ServiceNames() {
+			// I5: a holder that was not offered it yet is about to live or die by a lease of the old length.
+			if g := state.Services[name].Grant; g != nil && state.Maintenance.Accepted[g.Node] != g.Instance {
+				return fmt.Sprintf("needs maintenance, which has not reached %s yet: wait a moment, or stop %s", g.Node, name)
+			}
+		}
+	case config.EffectStopped:
+		if g := state.Services[c.Service].Grant; g != nil {
+			return fmt.Sprintf("needs %s stopped, and %s holds it: `keepone service stop %s` first", c.Service, g.Node, c.Service)
+		}
+	case config.EffectAtOnce, config.EffectNextStart, config.EffectRestart:
+	}
+	return ""
 }
 
 // newDocument reads a document, seals its secrets, and says what it would change.
-func (a *App) newDocument(body json.RawMessage) (core.Configure, op.Changes, error) {
+func (a *App) newDocument(body json.RawMessage) (newDocument, error) {
 	var in op.Config
 	if err := json.Unmarshal(body, &in); err != nil {
-		return core.Configure{}, op.Changes{}, api.Refuse("read request: %v", err)
+		return newDocument{}, api.Refuse("read request: %v", err)
 	}
 	if _, err := config.Parse(in.Text, config.Options{File: in.File}); err != nil {
-		return core.Configure{}, op.Changes{}, api.Refuse("%v", err)
+		return newDocument{}, api.Refuse("%v", err)
 	}
 	text, err := config.Seal(in.Text, a.id.Seal)
 	if err != nil {
-		return core.Configure{}, op.Changes{}, api.Refuse("seal passwords: %v", err)
+		return newDocument{}, api.Refuse("seal passwords: %v", err)
 	}
 	spec, err := config.Parse(text, config.Options{File: in.File, Sealed: true})
 	if err != nil {
-		return core.Configure{}, op.Changes{}, api.Refuse("%v", err)
+		return newDocument{}, api.Refuse("%v", err)
 	}
 	state := a.replica.State()
 	expect := in.Expect
 	if expect == 0 {
 		expect = state.Document.Version
 	}
-	var changes op.Changes
-	for _, c := range config.Diff(state.Spec, spec) {
-		changes.Lines = append(changes.Lines, c.String())
-	}
 	document := core.Document{Text: text, Digest: config.Digest(text)}
-	return core.Configure{Expect: expect, Document: document, Spec: spec}, changes, nil
+	d := newDocument{command: core.Configure{Expect: expect, Document: document, Spec: spec}}
+	var problems []string
+	for _, c := range config.Diff(state.Spec, spec) {
+		d.changes.Lines = append(d.changes.Lines, c.String())
+		if why := against(state, c); why != "" {
+			problems = append(problems, c.What+": "+why)
+		}
+	}
+	d.against = strings.Join(problems, "\n")
+	return d, nil
 }
 
 // opToken makes a join token; only its hash is committed.

@@ -37,13 +37,20 @@ func (a *App) reportLoop(ctx context.Context) {
 	}
 }
 
+// dated is a report as it goes over the wire: with the sender's wall clock, for the doctor alone.
+type dated struct {
+	core.Report
+	Wall time.Time
+}
+
 // report is what this node says of itself.
-func (a *App) report() core.Report {
+func (a *App) report() dated {
 	state := a.replica.State()
-	return core.Report{
+	r := core.Report{
 		Instance: a.instance, Holds: a.holds(), Ready: a.storage.Ready(),
 		Version: version.Version, Digest: state.Document.Digest,
 	}
+	return dated{r, time.Now()}
 }
 
 // holds is what the kernel shows of services here. A thing that can't be told counts for every service: it makes
@@ -80,10 +87,13 @@ func (a *App) holds() []core.Target {
 
 // serveReport takes a member's report; its name is from its certificate.
 func (a *App) serveReport(_ context.Context, peer core.NodeName, body json.RawMessage) (any, error) {
-	var r core.Report
+	var r dated
 	if err := json.Unmarshal(body, &r); err != nil {
 		return nil, err
 	}
-	a.observer.Reported(peer, boottime.Now(), r)
+	if !r.Wall.IsZero() { // an older version says none
+		a.clocks.set(peer, time.Until(r.Wall))
+	}
+	a.observer.Reported(peer, boottime.Now(), r.Report)
 	return struct{}{}, nil
 }

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -25,6 +26,7 @@ type storage struct {
 	helpers   worker.Helpers
 	fencing   *worker.Control // kept apart: a readiness check that hangs must not cost a fence its time
 	readiness *worker.Control
+	full      func(context.Context, core.ServiceName) bool // whether a volume that is mounted here has no room
 
 	mu      sync.Mutex
 	ready   map[core.ServiceName]core.Ready
@@ -49,6 +51,7 @@ func (s *storage) CutOff(ctx context.Context, order worker.CutOff) (worker.CutOf
 	defer cancel()
 	answer, err := s.fencing.Do(ctx, worker.Request{Limit: cutOffLimit, CutOff: &order})
 	if err != nil {
+		renew(s.fencing, err)
 		return worker.CutOffDid{}, err
 	}
 	if answer.CutOff == nil {
@@ -105,6 +108,7 @@ func (s *storage) look(ctx context.Context, st core.State, svc core.ServiceSpec)
 	defer cancel()
 	answer, err := s.readiness.Do(ctx, worker.Request{Limit: inspectLimit, Inspect: &worker.Inspect{Volume: svc.Volume}})
 	if err != nil {
+		renew(s.readiness, err)
 		return core.Ready{Reason: err.Error()}
 	}
 	image := answer.Image
@@ -114,8 +118,12 @@ func (s *storage) look(ctx context.Context, st core.State, svc core.ServiceSpec)
 	if reason := unusable(*image, st, svc); reason != "" {
 		return core.Ready{Reason: reason, Epoch: image.Epoch}
 	}
+	if s.full(ctx, svc.Name) {
+		return core.Ready{Reason: fmt.Sprintf("the volume of %s is full: make room in its container, or grow image and file system", svc.Name), Epoch: image.Epoch}
+	}
 	if time.Since(s.checkedAt(svc.Name)) > checkEvery {
 		if _, err := s.readiness.Do(ctx, worker.Request{Limit: checkLimit, Check: &worker.Check{Volume: svc.Volume}}); err != nil {
+			renew(s.readiness, err)
 			return core.Ready{Reason: err.Error(), Epoch: image.Epoch}
 		}
 		s.mu.Lock()
@@ -123,6 +131,14 @@ func (s *storage) look(ctx context.Context, st core.State, svc core.ServiceSpec)
 		s.mu.Unlock()
 	}
 	return core.Ready{OK: true, Epoch: image.Epoch}
+}
+
+// renew drops a connection whose key may not do enough: Ceph gives a key's new caps to new connections alone.
+func renew(c *worker.Control, err error) {
+	var failure *worker.Failure
+	if errors.As(err, &failure) && failure.Code == worker.CodeNoCap {
+		c.Close()
+	}
 }
 
 func (s *storage) checkedAt(name core.ServiceName) time.Time {
@@ -137,7 +153,11 @@ func unusable(image worker.Image, st core.State, svc core.ServiceSpec) string {
 	if image.Size == 0 {
 		return fmt.Sprintf("image %s has size 0: it was never filled, or was cut; restore it", name)
 	}
+	held := st.Services[svc.Name]
 	for _, owner := range image.Owners {
+		if ours(owner, st) && held.Grant == nil && len(held.Uncut) == 0 {
+			return fmt.Sprintf("image %s is held by %s although no node holds the service: a volume job is at work there, or it ends in a moment", name, owner)
+		}
 		if !ours(owner, st) {
 			return fmt.Sprintf("image %s is locked by a stranger at %s: stop it there, or run `keepone volume claim %s`", name, owner, svc.Name)
 		}

@@ -14,6 +14,10 @@ import (
 // NodePath is where the node file is unless a flag says otherwise.
 const NodePath = "/etc/keepone/node.toml"
 
+// FoundingFile in the data directory makes the daemon's next start found the cluster: `keepone init` leaves the
+// document there, sealed.
+const FoundingFile = "founding.toml"
+
 // NodeFile is what a node must know before it can know the cluster. It is never replicated.
 type NodeFile struct {
 	Name       core.NodeName

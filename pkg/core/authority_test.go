@@ -50,7 +50,7 @@ func TestAuthority(t *testing.T) {
 
 // online is a View in which every node is well and ready.
 func online(s State, self NodeName) View {
-	v := View{Self: self, Nodes: map[NodeName]NodeView{}, Voters: s.NodeNames(), LeaseOver: map[ServiceName]Epoch{}}
+	v := View{Settled: true, Self: self, Nodes: map[NodeName]NodeView{}, Voters: s.NodeNames(), LeaseOver: map[ServiceName]Epoch{}}
 	for name, n := range s.Nodes {
 		ready := map[ServiceName]Ready{"one": {OK: true}, "two": {OK: true}}
 		v.Nodes[name] = NodeView{Live: LiveOnline, Instance: n.Instance, Daemon: true, Report: &Report{Instance: n.Instance, Ready: ready}}

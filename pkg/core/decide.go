@@ -98,8 +98,8 @@ func (d *decider) evidence(name NodeName) {
 // heard is when the node was last heard: a leader before this one may know better.
 func (d *decider) heard(name NodeName) Time {
 	heard := d.now.Add(-d.v.Nodes[name].Silent)
-	if was := d.s.Nodes[name].Heard; was != 0 {
-		return min(was, heard)
+	if node := d.s.Nodes[name]; node.Heard != 0 && node.Life != LifeOnline {
+		return min(node.Heard, heard)
 	}
 	return heard
 }
@@ -142,6 +142,9 @@ func (d *decider) service(name ServiceName) {
 
 // block commits why a service can't be granted or kept, and that nothing is in the way any more.
 func (d *decider) block(name ServiceName, reason string) {
+	if reason != "" && !d.v.Settled {
+		return
+	}
 	if d.s.Services[name].Blocked != reason {
 		d.do(Block{Service: name, Reason: reason})
 	}
@@ -235,7 +238,7 @@ func (d *decider) destinations(svc Service) []NodeName {
 	if to := svc.Move.To; to != "" {
 		found, why = only(found, to), fmt.Sprintf("%s: %s", to, d.unfit(svc, to))
 	}
-	if len(found) == 0 {
+	if len(found) == 0 && d.v.Settled {
 		d.do(Answer{Request: svc.Move.Request, State: RequestRefused, Answer: "no node can take over: " + why})
 	}
 	return found

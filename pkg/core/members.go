@@ -255,7 +255,7 @@ func (c SetLife) apply(n *next) error {
 	switch {
 	case c.Life == LifeOnline:
 		node.Heard = 0
-	case node.Heard == 0:
+	case was == LifeOnline || node.Heard == 0: // a silence that began now; one of an earlier life is over
 		node.Heard = c.Heard
 	}
 	node.Life, node.Since, node.Reason = c.Life, n.Now, c.Reason

@@ -200,6 +200,7 @@ func (w *world) beat(m *machine) {
 // view is what the leader sees.
 func (w *world) view() View {
 	v := View{Self: w.leader, Nodes: map[NodeName]NodeView{}, Voters: w.voters(), LeaseOver: map[ServiceName]Epoch{}}
+	v.Settled = w.now.Sub(w.ledSince) >= 2*time.Second
 	t := w.state.Spec.Timing
 	for _, name := range w.names {
 		v.Nodes[name] = w.viewOf(w.nodes[name])

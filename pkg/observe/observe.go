@@ -5,6 +5,7 @@ package observe
 
 import (
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,6 +17,13 @@ import (
 // reportFresh is how long a report speaks for its node: several of its intervals, and less than a lease.
 const reportFresh = 2500 * time.Millisecond
 
+// settleAfter is when a new leader has every report that it will get: each daemon sends one every half second, and
+// may lose one to the change of leaders.
+const settleAfter = 2 * time.Second
+
+// maxPast bounds the memory of a node's ended lives; beyond it the oldest is forgotten.
+const maxPast = 32
+
 // Observer collects facts. Its methods may be called from any goroutine; time is always an argument.
 type Observer struct {
 	mu      sync.Mutex
@@ -23,6 +31,7 @@ type Observer struct {
 	since   boottime.Time // listening since then: silence before it says nothing
 	nodes   map[core.NodeName]*sight
 	ledger  *guard.Ledger // nil while this node does not lead
+	led     boottime.Time // since when it leads
 	changed func()        // called, without the lock, when something new may matter to a decision
 }
 
@@ -31,6 +40,7 @@ type sight struct {
 	heard    boottime.Time // newest heartbeat, any link
 	links    map[int]boottime.Time
 	beat     guard.Heartbeat
+	past     []core.Instance // lives that another one has replaced, oldest first
 	off      *core.Proof
 	report   *core.Report
 	reported boottime.Time
@@ -50,23 +60,48 @@ func (o *Observer) sight(name core.NodeName) *sight {
 	return s
 }
 
-// Heard takes a verified heartbeat. A reading of off is void from then on: the node lives.
+// Heard takes a verified heartbeat. A reading of off is void from then on: the node lives. One of a life that another
+// one has replaced is late or replayed: it says nothing.
 func (o *Observer) Heard(a guard.Arrival) {
 	o.mu.Lock()
 	s := o.sight(a.Heartbeat.Node)
+	if !s.lives(a.Heartbeat.Instance) {
+		o.mu.Unlock()
+		return
+	}
 	news := s.beat.Instance != a.Heartbeat.Instance || s.beat.Flags != a.Heartbeat.Flags || a.At.Sub(s.heard) > time.Second
-	s.heard, s.links[a.Link], s.beat, s.off = max(s.heard, a.At), a.At, a.Heartbeat, nil
+	if s.beat.Instance != a.Heartbeat.Instance || s.beat.Seq < a.Heartbeat.Seq { // the other link may be slower
+		s.beat = a.Heartbeat
+	}
+	s.heard, s.links[a.Link], s.off = max(s.heard, a.At), max(s.links[a.Link], a.At), nil
 	o.mu.Unlock()
 	if news {
 		o.changed()
 	}
 }
 
-// ReadOff takes a proof that a node's BMC said off. It is dropped if the node was heard since the reading began.
+// lives reports whether a heartbeat of the instance speaks for the node, and remembers the life that it replaces.
+func (s *sight) lives(instance core.Instance) bool {
+	was := s.beat.Instance
+	if was == instance {
+		return true
+	}
+	if slices.Contains(s.past, instance) {
+		return false
+	}
+	if was != "" {
+		s.past = append(s.past, was)
+		s.past = s.past[max(0, len(s.past)-maxPast):]
+	}
+	return true
+}
+
+// ReadOff takes a proof that a node's BMC said off. It is dropped if the node was heard since the reading began, or
+// if it names another life than the one that was heard last; of a node that was never heard it names the committed one.
 func (o *Observer) ReadOff(name core.NodeName, began boottime.Time, p core.Proof) {
 	o.mu.Lock()
 	s := o.sight(name)
-	took := s.heard < began && s.beat.Instance == p.Instance
+	took := s.heard < began && (s.heard == 0 || s.beat.Instance == p.Instance)
 	if took {
 		s.off = &p
 	}
@@ -89,7 +124,7 @@ func (o *Observer) Reported(name core.NodeName, now boottime.Time, r core.Report
 func (o *Observer) Lead(barrier boottime.Time, t core.Timing) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.ledger = guard.NewLedger(barrier, t.Lease, t.LeaseMargin)
+	o.ledger, o.led = guard.NewLedger(barrier, t.Lease, t.LeaseMargin), barrier
 }
 
 // Follow ends the ledger with the leadership.
@@ -118,6 +153,7 @@ func (o *Observer) View(state core.State, now boottime.Time, voters []core.NodeN
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	v := core.View{Self: o.self, Voters: voters, Nodes: map[core.NodeName]core.NodeView{}, LeaseOver: map[core.ServiceName]core.Epoch{}}
+	v.Settled = o.ledger != nil && now.Sub(o.led) >= settleAfter
 	for name := range state.Nodes {
 		v.Nodes[name] = o.node(name, now, state.Spec.Timing)
 	}

@@ -31,6 +31,7 @@ type Facts struct {
 	BMC     map[core.NodeName]string                // what is wrong with a node's BMC
 	Links   map[core.NodeName]map[int]time.Duration // silence of each link
 	Doing   map[core.ServiceName]string             // on Self
+	Clocks  map[core.NodeName]time.Duration         // a node's wall clock is ahead of the leader's by so much
 	At      time.Time                               // wall clock of the node that saw it
 }
 

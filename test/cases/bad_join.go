@@ -204,13 +204,15 @@ func wrongCA(ctx context.Context, l *lab.Lab) error {
 	if err := n.Start(ctx, lab.Daemon); err != nil {
 		return err
 	}
-	const other = "belongs to another cluster"
 	if err := errors.Join(
-		awaitLogged(ctx, 15*time.Second, l.Node(1), lab.Daemon, other),
-		awaitLogged(ctx, 15*time.Second, n, lab.Daemon, other),
-		c.awaitSaid(ctx, 15*time.Second, l.Node(1), look, `"about": "node n3"`),
+		awaitLogged(ctx, 5*time.Second, n, lab.Daemon, "level=WARN", identityDir, "is not the one that this node's log was made with"),
+		awaitLogged(ctx, 5*time.Second, l.Node(1), lab.Daemon, "reach node n3", "signed by unknown authority"),
+		c.awaitSaid(ctx, 15*time.Second, l.Node(1), doctor, "no report: see its journal"),
 	); err != nil {
 		return err
+	}
+	if s, err := c.status(ctx, l.Node(2)); err != nil || !s.Quorum {
+		return errors.Join(errors.New("the others lost their quorum"), err)
 	}
 	if err := n.Stop(ctx, lab.Daemon); err != nil {
 		return err

@@ -20,7 +20,7 @@ func init() {
 	add("bad/bmc-wrong-password", kind{}, bmcCase(func(ctx context.Context, n *lab.Node) error {
 		return n.BMC().WrongPassword(ctx)
 	}, "login refused: check the BMC's user and password"))
-	add("bad/bmc-swapped", kind{}, bmcSwapped)
+	addBad("bmc-swapped", false, 3, bmcSwapped)
 	add("disk-full", kind{}, diskFull)
 }
 
@@ -35,11 +35,21 @@ func bmcCase(bad func(context.Context, *lab.Node) error, words string) func(cont
 			return err
 		}
 		n := c.anyUp(holder)
+		s, err := c.status(ctx, holder)
+		if err != nil {
+			return err
+		}
+		ask := holder // doctor at the leader looks for all
+		for _, other := range c.Nodes() {
+			if other.Name == s.Leader {
+				ask = other
+			}
+		}
 		about := `"about": "node ` + n.Name + `"`
 		if err := bad(ctx, n); err != nil {
 			return err
 		}
-		if err := c.awaitSaid(ctx, saidBound, holder, doctor, words); err != nil {
+		if err := c.awaitSaid(ctx, saidBound, ask, doctor, words); err != nil {
 			return err
 		}
 		if err := c.awaitSaid(ctx, bmcBound, holder, look, about, "its BMC can't be used to fence it", words); err != nil {
@@ -62,8 +72,15 @@ func bmcCase(bad func(context.Context, *lab.Node) error, words string) func(cont
 }
 
 // bmcSwapped exchanges two BMCs' addresses: the reading of the other machine's power proves nothing, and the
-// failover goes by storage.
-func bmcSwapped(ctx context.Context, c *cluster) error {
+// failover goes by storage. All BMCs have one user and password, as many do: else the login alone would fail.
+func bmcSwapped(ctx context.Context, l *lab.Lab) error {
+	for _, n := range l.Nodes() {
+		n.BMC().User, n.BMC().Password = "oper", "operpw"
+	}
+	c, err := form(ctx, l)
+	if err != nil {
+		return err
+	}
 	holder, _, err := c.holder(ctx, c.anyUp())
 	if err != nil {
 		return err
@@ -142,7 +159,7 @@ func (c *cluster) fillDisk(ctx context.Context, n *lab.Node) error {
 // diskNoticed has something committed until the full disk must show, and looks at what the daemon says of it.
 func (c *cluster) diskNoticed(ctx context.Context, n *lab.Node) error {
 	if err := await(ctx, 30*time.Second, "keeponed of "+n.Name+" ended for its disk", func() error {
-		_, _ = c.keepone(ctx, c.anyUp(n), "node", "add", "n1", "--quiet", "--for", "1s") // a commit that changes nothing
+		_, _ = c.keepone(ctx, c.anyUp(n), "service", "start", service, "--no-wait") // a commit that changes nothing
 		console, err := os.ReadFile(filepath.Join(n.State, "console.log"))
 		if err == nil && !strings.Contains(string(console), "keeponed ended: exit 6,") {
 			err = errors.New("it has not")

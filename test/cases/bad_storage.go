@@ -105,7 +105,7 @@ func volumeFull(ctx context.Context, c *cluster) error {
 	if _, err := client.AwaitAck(ctx, time.Now(), time.Second); err == nil {
 		c.Logf("a record found room in its file's last block")
 	}
-	if err := c.awaitSaid(ctx, saidBound, c.Node(2), look, `"state": "running"`, "volume is full"); err != nil {
+	if err := c.awaitSaid(ctx, saidBound, c.Node(2), look, `"state": "running"`, "volume of one is full"); err != nil {
 		return err
 	}
 	if err := c.staysAt(ctx, holder, epoch); err != nil {

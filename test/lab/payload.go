@@ -22,7 +22,7 @@ type Payload struct {
 	Credentials string // "user:password" that the front-end asks for; "" asks for none
 }
 
-// containerConfig needs no cgroup keys; the network is the caller's. Busybox's init halts on SIGUSR1.
+// containerConfig needs no cgroup keys; the network is the caller's. Its init halts on SIGUSR1.
 const containerConfig = `lxc.uts.name = %s
 lxc.init.cmd = /sbin/init
 lxc.signal.halt = SIGUSR1
@@ -35,15 +35,23 @@ lxc.mount.entry = tmpfs tmp tmpfs rw,nodev,mode=1777 0 0
 lxc.apparmor.profile = unconfined
 `
 
-const inittab = `::sysinit:/bin/hostname -F /etc/hostname
-::respawn:/usr/bin/keepone-frontend
-::ctrlaltdel:/sbin/reboot
+// initScript is the container's init: it keeps the front-end running and halts on SIGUSR1. Busybox's own would call
+// sync(2) at halt, which waits for every file system of the machine, also those of a lab that is in trouble.
+const initScript = `#!/bin/sh
+trap 'kill -TERM "$child"; wait "$child"; exit 0' USR1 TERM
+hostname -F /etc/hostname
+while :; do
+	/usr/bin/` + FrontendProgram + ` &
+	child=$!
+	wait "$child"
+	sleep 1
+done
 `
 
 // applets are the names of busybox that a container's init and a person in it need.
 var applets = []string{
 	"bin/sh", "bin/ls", "bin/cat", "bin/ip", "bin/ps", "bin/hostname", "bin/sleep", "bin/echo", "bin/kill", "bin/ping",
-	"bin/mount", "bin/umount", "bin/touch", "bin/rm", "bin/dd", "bin/true", "bin/false", "sbin/init", "sbin/halt", "sbin/poweroff", "sbin/reboot",
+	"bin/mount", "bin/umount", "bin/touch", "bin/rm", "bin/dd", "bin/true", "bin/false", "sbin/halt", "sbin/poweroff", "sbin/reboot",
 }
 
 // Tarball writes a container directory as a tar file: config and rootfs/. It takes the front-end from BinDir or
@@ -105,7 +113,7 @@ func (p Payload) write(t *tarWriter) {
 	t.file("rootfs/etc/hosts", "127.0.0.1 localhost\n", 0o644)
 	t.file("rootfs/etc/passwd", "root::0:0:root:/root:/bin/sh\n", 0o644)
 	t.file("rootfs/etc/group", "root:x:0:\n", 0o644)
-	t.file("rootfs/etc/inittab", inittab, 0o644)
+	t.file("rootfs/sbin/init", initScript, 0o755)
 	if p.Credentials != "" {
 		t.file("rootfs/var/lib/one/.one/one_auth", p.Credentials+"\n", 0o600)
 	}

@@ -21,14 +21,14 @@ func keepUp(ctx context.Context, room *Room, args []string) error {
 	if err != nil {
 		return err
 	}
-	l.describe()
+	l.Describe()
 	<-ctx.Done()
 	fmt.Fprintln(room.Stdio.Out, "taking the lab down")
 	return l.Down(context.WithoutCancel(ctx))
 }
 
-// describe says how to reach what is up.
-func (l *Lab) describe() {
+// Describe says how to reach what is up.
+func (l *Lab) Describe() {
 	out := l.room.Stdio.Out
 	fmt.Fprintf(out, "Ceph: %s\nwork folder: %s\n", l.CephWords(), l.Work)
 	for _, n := range l.nodes {

@@ -1,0 +1,65 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/keepone-ha/keepone/pkg/core"
+	"github.com/keepone-ha/keepone/pkg/fence"
+)
+
+// bmcLimit bounds one look at all BMCs: a login with its retries.
+const bmcLimit = 8 * time.Second
+
+// watchBMCs looks at every BMC as soon as the cluster document names it, and then again and again: a wrong password
+// must be known long before the night in which it counts.
+func (a *App) watchBMCs(ctx context.Context) {
+	var rounds sync.WaitGroup
+	defer rounds.Wait()
+	rounds.Go(func() { a.bmcs.Watch(ctx, watchBMC, a.alive, a.problems.set) })
+	var version uint64
+	for ctx.Err() == nil {
+		state, changed := a.replica.Watch()
+		if state.Document.Version != version {
+			version = state.Document.Version
+			a.checkBMCs(ctx)
+			continue
+		}
+		select {
+		case <-ctx.Done():
+		case <-changed:
+		}
+	}
+}
+
+// checkBMCs looks at every BMC once, now, and returns what is wrong with each.
+func (a *App) checkBMCs(ctx context.Context) map[core.NodeName]string {
+	ctx, cancel := context.WithTimeout(ctx, bmcLimit)
+	defer cancel()
+	nodes := a.replica.State().Spec.Nodes
+	a.bmcs.Update(nodes)
+	var looks sync.WaitGroup
+	for _, node := range nodes {
+		if node.BMC == nil {
+			continue
+		}
+		looks.Go(func() {
+			before := a.alive(node.Name)
+			err := a.bmcs.Ready(ctx, node.Name, before)
+			if before && !a.alive(node.Name) && errors.Is(err, fence.ErrIdentity) {
+				return // it went down meanwhile: off is no contradiction
+			}
+			a.problems.set(node.Name, err)
+		})
+	}
+	looks.Wait()
+	found := map[core.NodeName]string{}
+	for _, node := range nodes {
+		if problem := a.problems.get(node.Name); problem != "" {
+			found[node.Name] = problem
+		}
+	}
+	return found
+}

@@ -1,0 +1,22 @@
+package core
+
+import "testing"
+
+// A node that boots is heard again: its next failover counts its silence from its own last heartbeat, not from one
+// of an earlier life.
+func TestBootForgetsTheSilenceBefore(t *testing.T) {
+	s := State{Nodes: map[NodeName]Node{"a": {Name: "a", Instance: "old", Life: LifeOnline}}}
+	for _, c := range []Command{
+		SetLife{Node: "a", Instance: "old", Life: LifeSuspect, Heard: 5, Reason: "silent"},
+		Boot{Node: "a", Instance: "new"},
+		SetLife{Node: "a", Instance: "new", Life: LifeSuspect, Heard: 90, Reason: "silent"},
+	} {
+		var err error
+		if s, err = Apply(s, Entry{At: s.Now + 10, Command: c}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := s.Nodes["a"].Heard; got != 90 {
+		t.Errorf("heard at %d, want 90: of this life", got)
+	}
+}
