@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/keepone-ha/keepone/pkg/core"
@@ -345,102 +344,5 @@ func TestUnreadable(t *testing.T) {
 		if said := b.run(5 * time.Second); !slices.Contains(said, "started 5/1") {
 			t.Errorf("said %q", said)
 		}
-	})
-}
-
-func TestInitEnds(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		b := newBed(t, in(core.PhaseRunning, 5, 1))
-		b.runs(5, 1)
-		b.progress = []worker.Progress{{Step: worker.StepLease}, {Step: worker.StepStarted}}
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := b.start(ctx)
-		synctest.Wait()
-		b.mu.Lock()
-		b.ends()
-		b.mu.Unlock()
-		time.Sleep(time.Millisecond) // not a probe later: the kernel tells
-		wantSaid(t, b.log(), "run failed 5/1: the container ended")
-		time.Sleep(time.Minute)
-		b.commit(core.Restart{Service: one, Epoch: 5, Run: 1})
-		time.Sleep(time.Second)
-		cancel()
-		<-ended
-		wantSaid(t, b.log(), "run failed 5/1: the container ended", "stop container 5/1", "start 5/2", "announce", "started 5/2", "announced")
-		if p := b.plans[0]; !p.Restart || p.Attempt != 2 {
-			t.Errorf("plan %+v", p)
-		}
-	})
-}
-
-// TestRestartFails: the volume stays, and nothing is tried again before the leader says so.
-func TestRestartFails(t *testing.T) {
-	for name, script := range map[string][]worker.Progress{
-		"before its record": {{Step: worker.StepFailed, Failure: &worker.Failure{Message: "no lease"}}},
-		"after its record":  {{Step: worker.StepLease}, {Step: worker.StepFailed, Failure: &worker.Failure{Message: "no lease"}}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
-				b := newBed(t, in(core.PhaseStarting, 5, 2))
-				b.runs(5, 1)
-				b.progress = script
-				said := b.run(time.Minute)
-				absent(t, said, "stop 5")
-				absent(t, said, "vacated")
-				if n := len(b.plans); n != 1 || said[len(said)-1] != "run failed 5/2: no lease" {
-					t.Errorf("%d starts, said %q", n, said)
-				}
-				if !b.here.Facts.Mounted {
-					t.Error("the volume went")
-				}
-			})
-		})
-	}
-}
-
-func TestProbesFail(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		b := newBed(t, in(core.PhaseRunning, 5, 1))
-		b.runs(5, 1)
-		b.health = errAway
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := b.start(ctx)
-		busy := time.NewTicker(probing / 3) // a busy cluster must not keep the probes from being asked
-		defer busy.Stop()
-		for range 7 {
-			<-busy.C
-			b.commit(core.Block{Service: one})
-		}
-		absent(t, b.log(), "run failed")
-		for range 4 {
-			<-busy.C
-			b.commit(core.Block{Service: one})
-		}
-		cancel()
-		<-ended
-		wantSaid(t, b.log(), "run failed 5/1: 3 probes failed in a row: away")
-		if !b.here.Facts.Init {
-			t.Error("the container was ended before the leader said so")
-		}
-	})
-}
-
-// TestContainedAtLeaseEnd: the guard contained it. The volume is taken down and the grant goes back.
-func TestContainedAtLeaseEnd(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		b := newBed(t, in(core.PhaseRunning, 5, 1))
-		b.runs(5, 1)
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := b.start(ctx)
-		synctest.Wait()
-		b.mu.Lock()
-		b.here.Buried = true
-		b.here.Record.Marks = release.Marks{Contained: true, Reason: "lease ended"}
-		b.ends()
-		b.mu.Unlock()
-		time.Sleep(time.Second)
-		cancel()
-		<-ended
-		wantSaid(t, b.log(), "stop 5/1", "vacated 5: stopped: lease ended")
 	})
 }

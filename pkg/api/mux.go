@@ -17,6 +17,8 @@ import (
 // maxConns bounds connections that are open at once, over all links: 15 members need about ten each.
 const maxConns = 512
 
+const refusedEvery = 10 * time.Second
+
 // Mux serves Raft, the node protocol and join on the same listeners, told apart by ALPN.
 type Mux struct {
 	id    *pki.Identity
@@ -27,6 +29,7 @@ type Mux struct {
 
 	mu        sync.Mutex
 	closed    bool
+	refusedAt time.Time // when the log last said so
 	handlers  map[string]func(core.NodeName, net.Conn)
 	conns     map[net.Conn]struct{}
 	listeners []net.Listener
@@ -125,9 +128,23 @@ func (m *Mux) start(raw net.Conn) {
 			<-m.slots
 		}()
 		if err := m.serve(raw); err != nil && !m.isClosed() {
-			m.log.Warn("connection refused", "from", raw.RemoteAddr().String(), "error", err)
+			m.refused(raw, err)
 		}
 	}()
+}
+
+// refused says that a connection was, at most once in refusedEvery: a node with a wrong identity knocks ten times a
+// second.
+func (m *Mux) refused(raw net.Conn, err error) {
+	m.mu.Lock()
+	quiet := time.Since(m.refusedAt) < refusedEvery
+	if !quiet {
+		m.refusedAt = time.Now()
+	}
+	m.mu.Unlock()
+	if !quiet {
+		m.log.Warn("connection refused", "from", raw.RemoteAddr().String(), "error", err)
+	}
 }
 
 // serve shakes hands and hands the connection to its protocol, until that returns.

@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -10,8 +11,12 @@ import (
 	"github.com/keepone-ha/keepone/pkg/fence"
 )
 
-// bmcLimit bounds one look at all BMCs: a login with its retries.
-const bmcLimit = 8 * time.Second
+const (
+	// bmcLimit bounds one look at all BMCs: a login with its retries.
+	bmcLimit = 8 * time.Second
+	// firstBMC spreads the nodes' first looks: a BMC has a handful of sessions.
+	firstBMC = 2 * time.Second
+)
 
 // watchBMCs looks at every BMC as soon as the cluster document names it, and then again and again: a wrong password
 // must be known long before the night in which it counts.
@@ -24,7 +29,11 @@ func (a *App) watchBMCs(ctx context.Context) {
 		state, changed := a.replica.Watch()
 		if state.Document.Version != version {
 			version = state.Document.Version
-			a.checkBMCs(ctx)
+			select {
+			case <-ctx.Done():
+			case <-time.After(rand.N(firstBMC)):
+				a.checkBMCs(ctx)
+			}
 			continue
 		}
 		select {

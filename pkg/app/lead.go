@@ -33,8 +33,8 @@ func (a *App) lead(ctx context.Context, l replica.Leadership) {
 	var since time.Time
 	for ctx.Err() == nil {
 		state = a.replica.State()
-		if now := state.Spec.Timing; now.Lease != timing.Lease || now.LeaseMargin != timing.LeaseMargin {
-			timing = longer(timing, now)
+		if grown := longer(timing, state.Spec.Timing); grown != timing {
+			timing = grown
 			a.observer.Lead(boottime.Now(), timing) // I5: leases of either length may have been acknowledged until now
 		}
 		view := a.observer.View(state, boottime.Now(), a.voters())
@@ -55,8 +55,8 @@ func (a *App) lead(ctx context.Context, l replica.Leadership) {
 
 // longer counts for leases of both timings: within one leadership it never gets shorter.
 func longer(was, now core.Timing) core.Timing {
-	now.Lease, now.LeaseMargin = max(was.Lease, now.Lease), max(was.LeaseMargin, now.LeaseMargin)
-	return now
+	was.Lease, was.LeaseMargin = max(was.Lease, now.Lease), max(was.LeaseMargin, now.LeaseMargin)
+	return was
 }
 
 // decide proposes what core decided, in its order. What is refused, lost or unknown is seen by the next look.

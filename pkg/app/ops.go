@@ -124,7 +124,18 @@ func (a *App) change(ctx context.Context, c core.Command) error {
 	case errors.Is(err, replica.ErrNoLeader):
 		return &api.Error{Code: api.CodeNoQuorum, Message: err.Error()}
 	}
-	return &api.Error{Code: api.CodeRefused, Message: err.Error()}
+	return &api.Error{Code: api.CodeRefused, Message: refusal(err)}
+}
+
+// refusal is why State did not take a command, without the way that the answer came.
+func refusal(err error) string {
+	text := err.Error()
+	if _, rest, ok := strings.Cut(text, "apply "); ok {
+		if _, why, ok := strings.Cut(rest, ": "); ok {
+			text = why
+		}
+	}
+	return strings.TrimSuffix(text, ": "+core.ErrRefused.Error())
 }
 
 // follower turns new events about one request into progress.

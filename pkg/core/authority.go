@@ -48,8 +48,10 @@ func Authority(s State, by NodeName, leader NodeName, c Command) error {
 		}
 	case EndAttempt:
 		return executor(c.Fence)
-	case Ask, Configure, Leave:
+	case Ask, Configure, Leave, IssueToken:
 		return nil // an operator at any node
+	case Join:
+		return nil // through whichever member was asked: the token is what counts, and Apply uses it up
 	}
 	if by != leader {
 		return fmt.Errorf("%s is for the leader to decide, not for %s: %w", c.Kind(), by, ErrRefused)

@@ -146,3 +146,32 @@ func TestConfirmOfAnEarlierLife(t *testing.T) {
 		t.Errorf("the new life is %s", s.Nodes["b"].Life)
 	}
 }
+
+// TestNotBlockedBeforeSettled: a new leader has no reports yet. That says nothing of the nodes, so nothing is called
+// blocked and no wish is refused for it.
+func TestNotBlockedBeforeSettled(t *testing.T) {
+	for _, settled := range []bool{false, true} {
+		s := bed(t, vacate)
+		v := online(s, "a")
+		v.Settled = settled
+		for name, n := range v.Nodes {
+			n.Report = nil
+			v.Nodes[name] = n
+		}
+		if said := len(decided[Block](s, v)) > 0; said != settled {
+			t.Errorf("settled %t: blocked %t", settled, said)
+		}
+	}
+	for _, settled := range []bool{false, true} {
+		s := bed(t, Ask{What: RequestSwitchover, Service: "one", Token: "t"})
+		v := online(s, "a")
+		v.Settled = settled
+		for name, n := range v.Nodes {
+			n.Report = nil
+			v.Nodes[name] = n
+		}
+		if refused := len(decided[Answer](s, v)) > 0; refused != settled {
+			t.Errorf("settled %t: switchover refused %t", settled, refused)
+		}
+	}
+}

@@ -28,8 +28,9 @@ type fsm struct {
 	fail    func(error)
 	failed  <-chan struct{}
 
-	live       atomic.Bool // New has returned
-	unreadable error       // the snapshot that could not be restored before
+	done       atomic.Uint64 // index of the newest entry that went through Apply, refused or not
+	live       atomic.Bool   // New has returned
+	unreadable error         // the snapshot that could not be restored before
 }
 
 func newFSM(opts Options) *fsm {
@@ -52,6 +53,7 @@ func (f *fsm) Apply(l *raft.Log) any {
 		f.fail(err)
 		return err
 	}
+	defer f.done.Store(l.Index) // after the State is in place
 	old := f.view.Load()
 	s, err := core.Apply(old.state, e)
 	if err != nil {

@@ -168,7 +168,7 @@ func (r *Replica) await(ctx context.Context, index uint64) {
 	defer cancel()
 	for {
 		v := r.fsm.view.Load()
-		if v.index >= index || r.raft.AppliedIndex() >= index {
+		if v.index >= index || r.Applied() >= index {
 			return
 		}
 		select {

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -269,8 +270,13 @@ func (r *Replica) LastContact() time.Duration {
 	return time.Since(last)
 }
 
-// Applied is the index of the last entry that this node has applied.
-func (r *Replica) Applied() uint64 { return r.raft.AppliedIndex() }
+// Applied is how far State is: the index of the newest command in it, or of the snapshot that it was restored from.
+// Raft's own applied index will not do: it runs ahead of the State by what it has only queued, which after a restart
+// is the whole log.
+func (r *Replica) Applied() uint64 {
+	snapshot, _ := strconv.ParseUint(r.raft.Stats()["last_snapshot_index"], 10, 64)
+	return max(r.fsm.done.Load(), snapshot)
+}
 
 // Empty reports whether this node has no log of a cluster yet.
 func (r *Replica) Empty() bool { return r.raft.LastIndex() == 0 }

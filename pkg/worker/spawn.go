@@ -275,6 +275,9 @@ func (h Helpers) Volume(ctx context.Context, job VolumeJob, each func(VolumeProg
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start volume helper: %w", err)
 	}
+	// A child of the helper may hold its output open for longer than it lives.
+	stop := context.AfterFunc(ctx, func() { _ = stdout.Close() })
+	defer stop()
 	done := false
 	lines := bufio.NewScanner(stdout)
 	lines.Buffer(nil, maxLine)

@@ -30,6 +30,9 @@ const bmcBound = 60 * time.Second
 // bmcCase breaks the BMC of a node that holds nothing: it is said, nothing moves, and no longer said once it is well.
 func bmcCase(bad func(context.Context, *lab.Node) error, words string) func(context.Context, *cluster) error {
 	return func(ctx context.Context, c *cluster) error {
+		if err := c.awaitSettled(ctx); err != nil {
+			return err
+		}
 		holder, epoch, err := c.holder(ctx, c.anyUp())
 		if err != nil {
 			return err
@@ -168,5 +171,5 @@ func (c *cluster) diskNoticed(ctx context.Context, n *lab.Node) error {
 	}); err != nil {
 		return err
 	}
-	return awaitLogged(ctx, time.Second, n, lab.Daemon, "no space left on device")
+	return awaitLogged(ctx, time.Second, n, lab.Daemon, "keeponed: write log: the disk failed", "no space left on device")
 }

@@ -123,12 +123,14 @@ func prepare(ctx context.Context, l *lab.Lab) (*cluster, error) {
 
 // join lets one node in with a token of its own.
 func (c *cluster) join(ctx context.Context, n *lab.Node) error {
-	out, err := c.keepone(ctx, c.Node(1), "node", "add", n.Name, "--quiet")
+	// The newest member is asked, a follower as a rule: any member will do.
+	asked := c.Node(max(1, n.Index-1))
+	out, err := c.keepone(ctx, asked, "node", "add", n.Name, "--quiet")
 	if err != nil {
 		return err
 	}
 	token := strings.TrimSpace(out)
-	if _, err := c.keepone(ctx, n, "join", "--token", token, "--server", c.Node(1).Address(0)); err != nil {
+	if _, err := c.keepone(ctx, n, "join", "--token", token, "--server", asked.Address(0)); err != nil {
 		return err
 	}
 	return boot(ctx, n)

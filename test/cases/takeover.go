@@ -140,7 +140,7 @@ func (c *cluster) sameRecords(ctx context.Context, before []uint64, at *lab.Node
 	if len(after) > len(before) {
 		return fmt.Errorf("%d records came by themselves after the old holder went on", len(after)-len(before))
 	}
-	now, _, err := c.holder(ctx, c.anyUp())
+	now, _, err := c.holder(ctx, at) // what has just woken does not know yet
 	if err != nil {
 		return err
 	}
