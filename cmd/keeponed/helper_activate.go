@@ -9,6 +9,7 @@ import (
 
 	"github.com/keepone-ha/keepone/pkg/activate"
 	"github.com/keepone-ha/keepone/pkg/drive/lxc"
+	"github.com/keepone-ha/keepone/pkg/drive/netif"
 	"github.com/keepone-ha/keepone/pkg/release"
 	"github.com/keepone-ha/keepone/pkg/worker"
 )
@@ -37,6 +38,10 @@ func helperActivate(ctx context.Context, stdin io.Reader, stdout io.Writer) erro
 type containers struct{}
 
 func (containers) Start(ctx context.Context, plan worker.Plan) (initPID, haltSignal int, err error) {
+	// The last container's link may outlive it: the kernel takes a dead network namespace apart in its own time.
+	if err := netif.Remove(plan.Container.Link); err != nil {
+		return 0, 0, err
+	}
 	started, err := lxc.Start(ctx, lxc.Options{
 		Dir: plan.Volume.Mount, RunDir: plan.Volume.RunDir,
 		Network: plan.Container.Network, Link: plan.Container.Link, Cgroup: plan.Cgroup,

@@ -35,7 +35,11 @@ func (s starter) Start(ctx context.Context, plan worker.Plan) (agent.Activation,
 }
 
 // kernel gives the agent pkg/release.
-type kernel struct{ runDir string }
+type kernel struct {
+	runDir string
+	// stopped is called after a stop: this node's report, that it holds the service, is out of date.
+	stopped func()
+}
 
 func (k kernel) Services() ([]core.ServiceName, error) {
 	entries, err := os.ReadDir(filepath.Join(k.runDir, "services"))
@@ -66,6 +70,7 @@ func (k kernel) Here(name core.ServiceName) (agent.Here, error) {
 }
 
 func (k kernel) Stop(ctx context.Context, r release.Record, graceful time.Duration) release.Result {
+	defer k.stopped()
 	return release.Stop(ctx, k.runDir, r, release.Options{Graceful: graceful, Reason: "stopped by keeponed"})
 }
 

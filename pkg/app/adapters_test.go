@@ -15,7 +15,7 @@ import (
 
 // TestKernelHere: no record is nothing, a broken one is an error and never nothing, a tombstone shows.
 func TestKernelHere(t *testing.T) {
-	k := kernel{t.TempDir()}
+	k := kernel{runDir: t.TempDir()}
 	if names, err := k.Services(); err != nil || len(names) != 0 {
 		t.Errorf("services %v, %v", names, err)
 	}

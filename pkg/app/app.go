@@ -214,7 +214,7 @@ func (a *App) newAgent() *agent.Agent {
 		},
 		Replica: a.replica,
 		Starter: starter{a.storageHelpers()},
-		Node:    kernel{a.file.RunDir},
+		Node:    kernel{a.file.RunDir, func() { nudge(a.reportNow) }},
 		Net:     network{func(what string, err error) { a.log.Warn(what, "err", err) }},
 		Prober:  &prober{id: a.id, exec: a.execIn},
 		Leased:  a.guard.leased,

@@ -14,9 +14,11 @@ import (
 )
 
 const (
+	everyLink  = -1 // an ack goes over all of them: one may work one way only
 	pokeEvery  = 500 * time.Millisecond
 	guardLimit = time.Second
 	ackLimit   = time.Second
+	ackGather  = 100 * time.Millisecond // half a heartbeat; far below a lease
 )
 
 // guardLink is the daemon's side of the guards: it tells this node's own what to do, hears everybody's heartbeats,
@@ -25,13 +27,14 @@ type guardLink struct {
 	app      *App
 	receiver *guard.Receiver
 	beats    chan guard.Arrival // waiting for an ack
+	urgent   chan guard.Arrival // the same, not to be kept waiting
 
 	mu   sync.Mutex
 	last map[core.NodeName]guard.Arrival // the newest heartbeat of each node
 }
 
 func newGuardLink(a *App) *guardLink {
-	return &guardLink{app: a, beats: make(chan guard.Arrival, 256), last: map[core.NodeName]guard.Arrival{}}
+	return &guardLink{app: a, beats: make(chan guard.Arrival, 256), urgent: make(chan guard.Arrival, 16), last: map[core.NodeName]guard.Arrival{}}
 }
 
 // run keeps guard.conf true, hears, answers, and pokes.
@@ -138,17 +141,20 @@ func withPort(links []netip.Addr, port uint16) []netip.AddrPort {
 func (g *guardLink) deliver(a guard.Arrival) {
 	g.app.observer.Heard(a)
 	g.mu.Lock()
+	was := g.last[a.Heartbeat.Node].Heartbeat
 	g.last[a.Heartbeat.Node] = a
 	g.mu.Unlock()
-	g.queue(a)
+	if was.Instance != a.Heartbeat.Instance || was.Seq != a.Heartbeat.Seq { // else it came over another link before
+		g.queue(g.beats, a)
+	}
 }
 
-func (g *guardLink) queue(a guard.Arrival) {
+func (g *guardLink) queue(to chan<- guard.Arrival, a guard.Arrival) {
 	if !g.app.replica.Leads() {
 		return
 	}
 	select {
-	case g.beats <- a:
+	case to <- a:
 	default:
 	}
 }
@@ -159,7 +165,7 @@ func (g *guardLink) ackAgain(name core.NodeName) {
 	a, ok := g.last[name]
 	g.mu.Unlock()
 	if ok {
-		g.queue(a)
+		g.queue(g.urgent, a)
 	}
 }
 
@@ -167,20 +173,9 @@ func (g *guardLink) ackAgain(name core.NodeName) {
 // burst shares one round.
 func (g *guardLink) answer(ctx context.Context) {
 	for {
-		var burst []guard.Arrival
-		select {
-		case <-ctx.Done():
+		burst := g.gather(ctx)
+		if burst == nil {
 			return
-		case first := <-g.beats:
-			burst = append(burst, first)
-		}
-		for more := true; more; {
-			select {
-			case next := <-g.beats:
-				burst = append(burst, next)
-			default:
-				more = false
-			}
 		}
 		bounded, cancel := context.WithTimeout(ctx, ackLimit)
 		err := g.app.replica.VerifyQuorum(bounded)
@@ -190,6 +185,31 @@ func (g *guardLink) answer(ctx context.Context) {
 		}
 		for _, a := range burst {
 			g.ack(a)
+		}
+	}
+}
+
+// gather waits for a heartbeat, and a little longer for those of the other nodes: a lease counts from when its
+// heartbeat was sent, so the wait costs nothing, and a round for each heartbeat would cost CPU all the time. A new
+// grant is not kept waiting. Nil: ctx has ended.
+func (g *guardLink) gather(ctx context.Context) []guard.Arrival {
+	var burst []guard.Arrival
+	var enough <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case next := <-g.beats:
+			burst = append(burst, next)
+			if enough == nil {
+				timer := time.NewTimer(ackGather)
+				defer timer.Stop()
+				enough = timer.C
+			}
+		case <-enough:
+			return burst
+		case next := <-g.urgent:
+			return append(burst, next)
 		}
 	}
 }
@@ -218,7 +238,7 @@ func (g *guardLink) ack(a guard.Arrival) {
 	if now := g.app.replica.State(); !slices.Equal(now.Leases(a.Heartbeat.Instance), leases) {
 		return // I3: a fence was ordered meanwhile, and may count on the lease as it was; the next heartbeat is soon
 	}
-	if err := g.receiver.SendAck(a.Link, a.Heartbeat.Node, ack); err != nil {
+	if err := g.receiver.SendAck(everyLink, a.Heartbeat.Node, ack); err != nil {
 		g.app.log.Debug("ack heartbeat", "node", string(a.Heartbeat.Node), "err", err)
 	}
 }

@@ -52,6 +52,7 @@ func (s *storage) CutOff(ctx context.Context, order worker.CutOff) (worker.CutOf
 	answer, err := s.fencing.Do(ctx, worker.Request{Limit: cutOffLimit, CutOff: &order})
 	if err != nil {
 		renew(s.fencing, err)
+		renew(s.fencing, err)
 		return worker.CutOffDid{}, err
 	}
 	if answer.CutOff == nil {
@@ -133,10 +134,11 @@ func (s *storage) look(ctx context.Context, st core.State, svc core.ServiceSpec)
 	return core.Ready{OK: true, Epoch: image.Epoch}
 }
 
-// renew drops a connection whose key may not do enough: Ceph gives a key's new caps to new connections alone.
+// renew drops a connection that is of no more use: Ceph gives a key's new caps to new connections alone, and one
+// whose monitor died may look for another for half a minute, where a new one asks all of them at once.
 func renew(c *worker.Control, err error) {
 	var failure *worker.Failure
-	if errors.As(err, &failure) && failure.Code == worker.CodeNoCap {
+	if errors.As(err, &failure) && (failure.Code == worker.CodeNoCap || failure.Code == worker.CodeCephAway) {
 		c.Close()
 	}
 }

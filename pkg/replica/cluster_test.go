@@ -30,6 +30,8 @@ type cluster struct {
 	ids   map[core.NodeName]*pki.Identity
 	nodes map[core.NodeName]*member
 	begin time.Time
+
+	onApply func(core.State) // of nodes that are started from now on
 }
 
 type member struct {
@@ -131,7 +133,7 @@ func (c *cluster) tryStart(name core.NodeName, dir string, disk *faultyDisk) (*m
 	m.node = api.NewNode(name, m.mux, dialer, log)
 	opts := Options{
 		Self: name, Incarnation: m.id.Incarnation, DataDir: dir, Stream: api.NewStream(name, m.mux, dialer),
-		Caller: m.node, Election: election, Logger: log,
+		Caller: m.node, Election: election, Logger: log, OnApply: c.onApply,
 		Check: func(by core.NodeName, cmd core.Command) error {
 			if m.check != nil {
 				return m.check(by, cmd)

@@ -276,8 +276,31 @@ func TestSnapshotAndRestore(t *testing.T) {
 		old := c.kill(leader.opts.Self)
 		again := c.start(old.opts.Self, old.dir, nil)
 		time.Sleep(5 * time.Second)
-		if !marked(again.State(), 4) {
-			t.Error("the snapshot was not restored")
+		if !marked(again.State(), 4) || again.Applied() < c.leader().Applied() {
+			t.Errorf("the snapshot was not restored: applied %d of %d", again.Applied(), c.leader().Applied())
+		}
+	})
+}
+
+// Applied never runs ahead of State: a daemon that came back would act on half of its log.
+func TestAppliedIsInState(t *testing.T) {
+	run(t, 3, func(t *testing.T, c *cluster) {
+		away := c.kill(c.follower().opts.Self)
+		leader := c.leader()
+		for i := range 5 {
+			mustPropose(t, leader, i)
+		}
+		target := leader.Applied()
+		c.onApply = func(core.State) { time.Sleep(100 * time.Millisecond) }
+		back := c.start(away.opts.Self, away.dir, nil)
+		for range 100 {
+			if back.Applied() >= target {
+				break
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		if !marked(back.State(), 4) || back.Applied() < target {
+			t.Errorf("applied %d of %d, in State: %t", back.Applied(), target, marked(back.State(), 4))
 		}
 	})
 }

@@ -47,6 +47,21 @@ func LinkDown(name string) error {
 	return nil
 }
 
+// Remove takes a link away. One that is gone is no error.
+func Remove(name string) error {
+	link, err := find(name)
+	if errors.Is(err, ErrNoLink) {
+		return nil
+	}
+	if err == nil {
+		err = netlink.LinkDel(link)
+	}
+	if err != nil && !errors.Is(err, errNoDevice) {
+		return fmt.Errorf("remove link %s: %w", name, err)
+	}
+	return nil
+}
+
 func find(name string) (netlink.Link, error) {
 	link, err := netlink.LinkByName(name)
 	if _, missing := errors.AsType[netlink.LinkNotFoundError](err); missing {
