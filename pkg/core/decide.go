@@ -104,6 +104,14 @@ func (d *decider) heard(name NodeName) Time {
 	return heard
 }
 
+// heardOf is when the grant's holder was last heard: an earlier life of its node was silent before this one spoke.
+func (d *decider) heardOf(g Grant) Time {
+	if node := d.s.Nodes[g.Node]; node.Instance != g.Instance && node.Heard != 0 {
+		return node.Heard
+	}
+	return d.heard(g.Node)
+}
+
 // maintenance ends it in time, and keeps count of who has accepted it.
 func (d *decider) maintenance() {
 	if d.s.Maintenance.On && d.now >= d.s.Maintenance.End {

@@ -40,7 +40,7 @@ func (d *decider) fence(svc Service, reason string, asked bool) {
 	}
 	d.do(OrderFence{
 		Node: g.Node, Instance: g.Instance, Targets: d.settle(targets), Executor: d.v.Self, Reason: reason,
-		Heard: d.heard(g.Node), Shoot: d.mayShoot(g.Node, g.Instance) && (asked || d.needsShot(targets)),
+		Heard: d.heardOf(g), Shoot: d.mayShoot(g.Node, g.Instance) && (asked || d.needsShot(targets)),
 	})
 }
 

@@ -10,8 +10,9 @@ type View struct {
 	// Settled: this leader has led for long enough that whoever lives has reported to it. Before that the lack of a
 	// report says nothing, and nothing is called blocked or refused for it.
 	Settled bool
-	// LeaseOver names, for each service, the highest epoch of which no node can hold a live lease any more,
-	// as the leader's own arithmetic has it (I3, I5). Missing: none.
+	// LeaseOver names, for each service, the highest epoch of which no node can hold a live lease any more, nor get
+	// one, as the leader's own arithmetic has it (I3, I5): the State that this View was made for does not renew it
+	// (see Renewed). Missing: none.
 	LeaseOver map[ServiceName]Epoch
 }
 

@@ -210,7 +210,7 @@ func (w *world) view() View {
 		if a := w.acked[name]; a.epoch == svc.Epoch {
 			last = max(last, a.at)
 		}
-		if w.now.Sub(last) > t.Lease+t.LeaseMargin {
+		if w.now.Sub(last) > t.Lease+t.LeaseMargin && !w.state.Renewed(name) {
 			v.LeaseOver[name] = svc.Epoch
 		}
 	}

@@ -158,7 +158,9 @@ func (o *Observer) View(state core.State, now boottime.Time, voters []core.NodeN
 		v.Nodes[name] = o.node(name, now, state.Spec.Timing)
 	}
 	for name, svc := range state.Services {
-		if svc.Grant == nil || o.ledger == nil {
+		// I5: as long as state names the grant, an ack may be on its way that the ledger does not know of. Once it
+		// does not, an ack is noted here before it is sent, and not sent if state has changed since.
+		if svc.Grant == nil || o.ledger == nil || state.Renewed(name) {
 			continue
 		}
 		if o.ledger.LeaseEnded(guard.Right{Service: name, Epoch: svc.Grant.Epoch}, now) {

@@ -27,6 +27,13 @@ func state() core.State {
 	}
 }
 
+// contained is state once the grant is renewed no more.
+func contained() core.State {
+	s := state()
+	s.Services["one"].Grant.Phase = core.PhaseContained
+	return s
+}
+
 func listening() (*Observer, *int) {
 	news := new(int)
 	return New("a", 0, func() { *news++ }), news
@@ -193,7 +200,7 @@ func TestOnlyALeaderAcks(t *testing.T) {
 	if o.Acking(right, 1000*ms) {
 		t.Error("acked without leading")
 	}
-	if v := o.View(state(), 1_000_000*ms, nil); len(v.LeaseOver) != 0 || v.Settled {
+	if v := o.View(contained(), 1_000_000*ms, nil); len(v.LeaseOver) != 0 || v.Settled {
 		t.Errorf("a follower calls leases over: %+v", v)
 	}
 	o.Lead(2000*ms, timing)
@@ -246,14 +253,17 @@ func TestLeaseOverOutlastsTheHolder(t *testing.T) {
 			case "lost":
 			}
 			now += boottime.Time(rapid.Int64Range(0, 5000).Draw(t, "pause")) * ms
-			over := o.View(state(), now, nil).LeaseOver["one"] == 4
+			over := o.View(contained(), now, nil).LeaseOver["one"] == 4
 			if _, live := holder.Until(right, own(now)); over && live {
 				t.Fatalf("called over at %d ms while the holder has it", now/ms)
 			}
 		}
 		now += 5000 * ms
-		if o.View(state(), now, nil).LeaseOver["one"] != 4 {
+		if o.View(contained(), now, nil).LeaseOver["one"] != 4 {
 			t.Fatal("a silent holder's lease is never over")
+		}
+		if v := o.View(state(), now, nil); len(v.LeaseOver) != 0 {
+			t.Fatal("called over while an ack that names it may be on its way")
 		}
 	})
 }
