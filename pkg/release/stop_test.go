@@ -251,6 +251,38 @@ func TestStopWithEndedContext(t *testing.T) {
 	}
 }
 
+// A later stop that finds the node clean does not forget that an earlier one could not write back: the kernel
+// tells of a lost write only once (I8). What went wrong apart from the volume is made good.
+func TestStopAgain(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		breakIt func(*world)
+		vacated bool
+	}{
+		{"all well", func(*world) {}, true},
+		{"process in D state", func(w *world) { w.unkillable = true }, true},
+		{"link stays up", func(w *world) { w.linkStays = true }, true},
+		{"sync hangs", func(w *world) { w.hangSync = true }, false},
+		{"sync fails", func(w *world) { w.syncErr = unix.EIO }, false},
+		{"file system has errors", func(w *world) { w.broken = "counted 1 error" }, false},
+		{"unmount hangs", func(w *world) { w.hangUnmount = true }, false},
+		{"device stays", func(w *world) { w.devStays = true }, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir, w := t.TempDir(), healthy()
+			tt.breakIt(w)
+			endedCleanly(t, dir)
+			synctest.Test(t, func(t *testing.T) {
+				_ = w.host().stop(t.Context(), dir, exampleRecord(), Options{}.withDefaults())
+				*w = world{}
+				if res := w.host().stop(t.Context(), dir, exampleRecord(), Options{}.withDefaults()); res.Vacated != tt.vacated {
+					t.Errorf("vacated %t: %q", res.Vacated, res.Reasons)
+				}
+			})
+		})
+	}
+}
+
 func TestStopContainerKeepsTheVolume(t *testing.T) {
 	dir, w := t.TempDir(), healthy()
 	res := w.host().stopContainer(t.Context(), dir, exampleRecord(), Options{}.withDefaults())

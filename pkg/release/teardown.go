@@ -83,7 +83,9 @@ func (h *host) stop(ctx context.Context, runDir string, r Record, o Options) Res
 	t.halt(ctx)
 	t.contain(ctx)
 	t.learnDevice()
+	t.recall()
 	if !t.storage(ctx) {
+		t.stain()
 		t.force(ctx)
 	}
 	t.verify(ctx)
@@ -127,6 +129,28 @@ func (t *teardown) contain(ctx context.Context) {
 	}
 }
 
+// recall takes over what an earlier stop of this attempt has seen: the kernel tells of a lost write only once (I8).
+func (t *teardown) recall() {
+	marks, err := ReadMarks(t.runDir, t.r.Service, t.r.Epoch, t.r.Attempt)
+	switch {
+	case err != nil:
+		t.fail(err.Error())
+	case marks.Dirty:
+		t.fail("an earlier stop could not write back, unmount and unmap as it should be")
+	}
+}
+
+// stain notes for every later stop that this one may have lost writes.
+func (t *teardown) stain() {
+	reason := "unknown"
+	if n := len(t.res.Reasons); n > 0 {
+		reason = t.res.Reasons[n-1]
+	}
+	if err := Mark(t.runDir, t.r.Service, t.r.Epoch, t.r.Attempt, MarkDirty, reason); err != nil {
+		t.fail(err.Error())
+	}
+}
+
 // storage takes the volume down as it should be; false: force must.
 func (t *teardown) storage(ctx context.Context) bool {
 	return t.step(ctx, "sync", t.o.Sync, t.sync) &&
@@ -151,6 +175,7 @@ func (t *teardown) sync(ctx context.Context) error {
 		}
 		if broken := t.mounts.Broken(m); broken != "" {
 			t.fail("sync: " + broken)
+			t.stain()
 		}
 	}
 	return nil

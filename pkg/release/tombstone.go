@@ -46,6 +46,7 @@ func Buried(runDir string, service core.ServiceName, epoch core.Epoch, attempt i
 type Marks struct {
 	Halted    bool   // its init was asked to shut down
 	Contained bool   // no process of it can run and its link is down
+	Dirty     bool   // writing back, unmounting or unmapping failed or was forced: it is never vacated
 	Vacated   bool   // and unmounted, unmapped, without error or timeout
 	Reason    string // of the newest mark
 }
@@ -57,6 +58,7 @@ type MarkKind string
 const (
 	MarkHalted    MarkKind = "halted"
 	MarkContained MarkKind = "contained"
+	MarkDirty     MarkKind = "dirty"
 	MarkVacated   MarkKind = "vacated"
 )
 
@@ -94,6 +96,8 @@ func (m Marks) has(kind MarkKind) bool {
 		return m.Halted
 	case MarkContained:
 		return m.Contained
+	case MarkDirty:
+		return m.Dirty
 	case MarkVacated:
 		return m.Vacated
 	}
@@ -107,6 +111,8 @@ func (m *Marks) set(words string) {
 		m.Halted = true
 	case MarkContained:
 		m.Contained = true
+	case MarkDirty:
+		m.Dirty = true
 	case MarkVacated:
 		m.Contained, m.Vacated = true, true
 	default:
