@@ -12,11 +12,10 @@ import (
 )
 
 const (
-	leasePoll    = 10 * time.Millisecond  // an ack takes 1 to 5 ms after the grant
-	probeFirst   = 250 * time.Millisecond // patience of the first probe; doubles
-	probeSoon    = 50 * time.Millisecond  // between probes until the first healthy one
-	commitBound  = 5 * time.Second        // of one try to commit a client's address
-	announceLong = time.Minute
+	leasePoll   = 10 * time.Millisecond  // an ack takes 1 to 5 ms after the grant
+	probeFirst  = 250 * time.Millisecond // patience of the first probe; doubles
+	probeSoon   = 50 * time.Millisecond  // between probes until the first healthy one
+	commitBound = 5 * time.Second        // of one try to commit a client's address
 )
 
 // took is where the time of an activation went.
@@ -114,6 +113,7 @@ func (r *runner) failRun(ctx context.Context, state core.State, grant core.Grant
 func (r *runner) bring(ctx context.Context, plan worker.Plan, spec core.ServiceSpec) (took, *worker.Failure) {
 	var times took
 	last := time.Now() // the wait for the lease is storage's: from the grant to the mount
+	contested := false
 	ctx, cancel := context.WithCancel(ctx)
 	duplicate := r.askDuplicate(ctx, spec.Network)
 	defer func() {
@@ -141,9 +141,11 @@ func (r *runner) bring(ctx context.Context, plan worker.Plan, spec core.ServiceS
 			case worker.StepFailed:
 				return times, p.Failure
 			case worker.StepMapped:
-				if failure := r.mayGo(ctx, plan, p.Address, duplicate); failure != nil {
+				bearer, failure := r.mayGo(ctx, plan, p.Address, duplicate)
+				if failure != nil {
 					return times, failure
 				}
+				contested = bearer.OldHolder
 				if err := helper.Go(); err != nil {
 					return times, &worker.Failure{Code: worker.CodeUnknown, Message: err.Error()}
 				}
@@ -151,7 +153,7 @@ func (r *runner) bring(ctx context.Context, plan worker.Plan, spec core.ServiceS
 				times.storage, last = time.Since(last), time.Now()
 			case worker.StepStarted:
 				times.start = time.Since(last)
-				r.announce(ctx, plan, spec.Network)
+				r.announce(ctx, plan, Announcement{Network: spec.Network, Link: plan.Container.Link, Contested: contested})
 				return times, nil
 			case worker.StepLease, worker.StepAnnounce:
 			}
@@ -173,21 +175,22 @@ func (r *runner) awaitLease(ctx context.Context, plan worker.Plan) bool {
 
 // mayGo lets the helper touch the volume's content: its client is committed with the grant (I6), and nobody else
 // answers for the service's addresses.
-func (r *runner) mayGo(ctx context.Context, plan worker.Plan, address string, duplicate <-chan string) *worker.Failure {
+func (r *runner) mayGo(ctx context.Context, plan worker.Plan, address string, duplicate <-chan Bearer) (Bearer, *worker.Failure) {
 	if err := r.commitClient(ctx, plan, address); err != nil {
-		return &worker.Failure{Code: worker.CodeUnknown, Message: err.Error()}
+		return Bearer{}, &worker.Failure{Code: worker.CodeUnknown, Message: err.Error()}
 	}
+	var bearer Bearer
 	select {
-	case who := <-duplicate:
-		if who != "" {
-			return &worker.Failure{Code: worker.CodeAddressInUse, Message: who}
+	case bearer = <-duplicate:
+		if bearer.Stranger != "" {
+			return bearer, &worker.Failure{Code: worker.CodeAddressInUse, Message: bearer.Stranger}
 		}
 	case <-ctx.Done():
 	}
 	if ctx.Err() != nil {
-		return &worker.Failure{Code: worker.CodeUnknown, Message: "the check for duplicate addresses did not end in time"}
+		return bearer, &worker.Failure{Code: worker.CodeUnknown, Message: "the check for duplicate addresses did not end in time"}
 	}
-	return nil
+	return bearer, nil
 }
 
 // commitClient commits the address and waits until this node has applied it. An unknown outcome is asked again:
@@ -221,21 +224,21 @@ func (r *runner) commitClient(ctx context.Context, plan worker.Plan, address str
 
 // askDuplicate looks for another bearer of the addresses while storage is being taken. The channel has one answer,
 // then is closed.
-func (r *runner) askDuplicate(ctx context.Context, n core.NetworkSpec) <-chan string {
-	answer := make(chan string, 1)
+func (r *runner) askDuplicate(ctx context.Context, n core.NetworkSpec) <-chan Bearer {
+	answer := make(chan Bearer, 1)
 	go func() {
 		defer close(answer)
-		who, err := r.cfg.Net.Duplicate(ctx, n)
+		bearer, err := r.cfg.Net.Duplicate(ctx, n)
 		if err != nil && ctx.Err() == nil {
 			r.log.Warn("can't look for duplicate addresses; going on", "err", err)
 		}
-		answer <- who
+		answer <- bearer
 	}()
 	return answer
 }
 
-// announcement is one under way: a minute of telling the link where the addresses are. It ends before the service is
-// taken down: its lease may last until after the next holder announces the same addresses.
+// announcement is one under way. It ends before the service is taken down: its lease may last until after the next
+// holder announces the same addresses.
 type announcement struct {
 	cancel context.CancelFunc
 	ended  chan struct{}
@@ -249,16 +252,17 @@ func (a *announcement) end() {
 	}
 }
 
-// announce tells the link about the addresses for a minute, while the lease is good. It outlives the activation.
-func (r *runner) announce(ctx context.Context, plan worker.Plan, n core.NetworkSpec) {
+// announce tells the network about the addresses while the lease is good. It outlives the activation, and ends with
+// the run.
+func (r *runner) announce(ctx context.Context, plan worker.Plan, a Announcement) {
 	r.announcing.end()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), announceLong) // and ends with run
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	ended := make(chan struct{})
 	r.announcing = announcement{cancel, ended}
 	good := func() bool { return ctx.Err() == nil && r.cfg.Leased(plan.Service, plan.Epoch) }
 	go func() {
 		defer close(ended)
-		r.cfg.Net.Announce(ctx, n, good)
+		r.cfg.Net.Announce(ctx, a, good)
 	}()
 }
 

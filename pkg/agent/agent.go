@@ -58,10 +58,23 @@ type Node interface {
 
 // Net looks after the service's addresses on its link.
 type Net interface {
-	// Duplicate says who else answers for an address of the service; empty: nobody.
-	Duplicate(ctx context.Context, n core.NetworkSpec) (string, error)
-	// Announce tells the link where the addresses are, again and again while good says so.
-	Announce(ctx context.Context, n core.NetworkSpec, good func() bool)
+	// Duplicate says who else answers for an address of the service.
+	Duplicate(ctx context.Context, n core.NetworkSpec) (Bearer, error)
+	// Announce tells the network where the addresses are, again and again while good says so.
+	Announce(ctx context.Context, a Announcement, good func() bool)
+}
+
+// Bearer is who answers for a service's address while it does not run here. The zero value: nobody.
+type Bearer struct {
+	Stranger  string // somebody who was given the address by mistake; says what to do
+	OldHolder bool   // the service's own MAC: the kernel of a holder that was cut off is still on the network
+}
+
+// Announcement says where a service's addresses are.
+type Announcement struct {
+	Network   core.NetworkSpec
+	Link      string // the container's, a port of the bridge
+	Contested bool   // an old holder's kernel answers too: announce often, and for as long as it runs here
 }
 
 // Prober asks the service whether it answers.

@@ -42,6 +42,15 @@ func TestActivation(t *testing.T) {
 	})
 }
 
+// TestContestedAddress: an old holder's kernel that still answers stops no takeover, but has to be outnumbered.
+func TestContestedAddress(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBed(t, starts(5))
+		b.bearer.OldHolder = true
+		wantSaid(t, b.run(10 * time.Second)[4:6], "announce contested", "started 5/1")
+	})
+}
+
 func TestPlanCutsOffWhatIsUncut(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		b := newBed(t, starts(5))
@@ -70,7 +79,7 @@ func TestNoGo(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				b := newBed(t, starts(5))
-				b.bearer = tt.bearer
+				b.bearer.Stranger = tt.bearer
 				b.propose = func(c core.Command) (core.Outcome, error) {
 					if _, ok := c.(core.CommitClient); ok {
 						return tt.outcome, errAway
@@ -182,7 +191,7 @@ func TestNeverAnswers(t *testing.T) {
 func TestFailureKeepsItsWords(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		b := newBed(t, starts(5))
-		b.bearer = "address in use"
+		b.bearer.Stranger = "address in use"
 		lost := 0
 		b.propose = func(c core.Command) (core.Outcome, error) {
 			if _, ok := c.(core.Vacated); ok && lost < 3 {
@@ -241,7 +250,7 @@ func TestRelease(t *testing.T) {
 func TestNothingIsSaidOfWhatRuns(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		b := newBed(t, starts(5))
-		b.bearer = "address in use"
+		b.bearer.Stranger = "address in use"
 		b.stopped = release.Result{Reasons: []string{"process 7 can't be killed"}}
 		said := b.run(15 * time.Second)
 		absent(t, said, "vacated")

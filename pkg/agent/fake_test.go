@@ -46,7 +46,7 @@ type bed struct {
 	plans    []worker.Plan
 	progress []worker.Progress // of the next activation; StepMapped waits for Go
 	leased   bool
-	bearer   string // of the address, somebody else
+	bearer   Bearer // of the address
 	health   error  // of the service
 }
 
@@ -271,19 +271,19 @@ func (b *bed) runs(epoch core.Epoch, attempt int) {
 	}
 }
 
-func (b *bed) Duplicate(ctx context.Context, _ core.NetworkSpec) (string, error) {
+func (b *bed) Duplicate(ctx context.Context, _ core.NetworkSpec) (Bearer, error) {
 	select {
 	case <-ctx.Done():
-		return "", ctx.Err()
+		return Bearer{}, ctx.Err()
 	case <-time.After(100 * time.Millisecond):
 		return b.bearer, nil
 	}
 }
 
-func (b *bed) Announce(ctx context.Context, _ core.NetworkSpec, good func() bool) {
+func (b *bed) Announce(ctx context.Context, a Announcement, good func() bool) {
 	for good() {
 		b.mu.Lock()
-		b.say("announce")
+		b.say("announce%s", map[bool]string{true: " contested"}[a.Contested])
 		b.mu.Unlock()
 		select {
 		case <-ctx.Done():

@@ -115,31 +115,35 @@ func (k kernel) Exited(ctx context.Context, r release.Record) (<-chan struct{}, 
 // network gives the agent pkg/drive/netif.
 type network struct{ warn func(string, error) }
 
-func (n network) Duplicate(ctx context.Context, spec core.NetworkSpec) (string, error) {
+func (n network) Duplicate(ctx context.Context, spec core.NetworkSpec) (agent.Bearer, error) {
+	var found agent.Bearer
 	mac, err := net.ParseMAC(spec.MAC)
 	if err != nil || spec.Bridge == "" {
-		return "", nil
+		return found, nil
 	}
 	for _, prefix := range spec.Addresses {
 		who, err := netif.Duplicate(ctx, spec.Bridge, prefix.Addr())
 		if err != nil {
-			return "", fmt.Errorf("look for another bearer of %s: %w", prefix.Addr(), err)
+			return found, fmt.Errorf("look for another bearer of %s: %w", prefix.Addr(), err)
 		}
 		if who == nil {
 			continue
 		}
 		if who.String() == mac.String() {
-			// The old holder's kernel may answer although everything in it is cut off, or hangs. It is fenced, and
-			// the announcements win the link over.
-			n.warn("look for another bearer", fmt.Errorf("%s is still answered for with the service's own MAC: an old holder's kernel is on the link", prefix.Addr()))
+			// The old holder's kernel answers although its storage is cut off, or it hangs. It is fenced; the
+			// announcements have to win the network over, again and again.
+			n.warn("look for another bearer", fmt.Errorf("%s is still answered for with the service's own MAC: an old holder's kernel is on the network", prefix.Addr()))
+			found.OldHolder = true
 			continue
 		}
-		return fmt.Sprintf("address %s is in use by %s on this link: take it from there, or change the service's address", prefix.Addr(), who), nil
+		found.Stranger = fmt.Sprintf("address %s is in use by %s on this link: take it from there, or change the service's address", prefix.Addr(), who)
+		return found, nil
 	}
-	return "", nil
+	return found, nil
 }
 
-func (n network) Announce(ctx context.Context, spec core.NetworkSpec, good func() bool) {
+func (n network) Announce(ctx context.Context, a agent.Announcement, good func() bool) {
+	spec := a.Network
 	mac, err := net.ParseMAC(spec.MAC)
 	if err != nil || spec.Bridge == "" {
 		return
@@ -149,7 +153,11 @@ func (n network) Announce(ctx context.Context, spec core.NetworkSpec, good func(
 		addrs = append(addrs, prefix.Addr())
 	}
 	failed := func(err error) { n.warn("announce addresses", err) }
-	if err := netif.Announce(ctx, netif.Announcement{Bridge: spec.Bridge, MAC: mac, Addresses: addrs}, good, failed); err != nil {
+	if err := netif.Pin(a.Link, mac); err != nil { // a bridge of another make has its own ways
+		failed(err)
+	}
+	what := netif.Announcement{Bridge: spec.Bridge, MAC: mac, Addresses: addrs, Contested: a.Contested}
+	if err := netif.Announce(ctx, what, good, failed); err != nil {
 		failed(err)
 	}
 }

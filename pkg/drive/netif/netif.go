@@ -6,11 +6,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"net"
 	"net/netip"
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // ErrNoLink is a link that does not exist.
@@ -70,11 +72,32 @@ func find(name string) (netlink.Link, error) {
 	return link, err
 }
 
+// Pin ties the container's hardware address to its port of the node's own bridge. Without it a frame of an old
+// holder, which has the same address, would move the address to the uplink, and this node would reach the container
+// no more. The entry goes away with the port.
+func Pin(port string, mac net.HardwareAddr) error {
+	link, err := find(port)
+	if err != nil {
+		return fmt.Errorf("pin %s to %s: %w", mac, port, err)
+	}
+	err = netlink.NeighSet(&netlink.Neigh{
+		LinkIndex: link.Attrs().Index, Family: unix.AF_BRIDGE, HardwareAddr: mac,
+		State: netlink.NUD_NOARP, Flags: netlink.NTF_MASTER | netlink.NTF_STICKY,
+	})
+	if err != nil {
+		return fmt.Errorf("pin %s to %s: %w", mac, port, err)
+	}
+	return nil
+}
+
 // Announcement is what Announce tells the network: that MAC has the addresses, behind the bridge.
 type Announcement struct {
 	Bridge    string
 	MAC       net.HardwareAddr
 	Addresses []netip.Addr
+	// Contested: an old holder's kernel still answers for them, with the same MAC. Each frame of its sends the
+	// switches' tables back to it; the announcements must outnumber them, for as long as the service runs here.
+	Contested bool
 }
 
 // Announce tells the network now, and again with a back-off for a minute, since switches and routers lose
@@ -82,23 +105,39 @@ type Announcement struct {
 // not, Announce ends, for then the addresses may be another node's (I5). It ends early, without error, when
 // ctx does. An error is the first announcement's; later ones are passed to failed, which may be nil.
 func Announce(ctx context.Context, a Announcement, good func() bool, failed func(error)) error {
-	return announce(ctx, good, failed, func() error { return send(a) })
+	pauses := calm
+	if a.Contested {
+		pauses = contested
+	}
+	return announce(ctx, pauses, good, failed, func() error { return send(a) })
 }
 
-// pauses between announcements: dense while a switch may still learn, a minute in all.
-var pauses = []time.Duration{
-	100 * time.Millisecond, 400 * time.Millisecond, time.Second, 2 * time.Second, 4 * time.Second,
-	8 * time.Second, 15 * time.Second, 30 * time.Second,
+// calm pauses between announcements: dense while a switch may still learn, a minute in all.
+func calm(yield func(time.Duration) bool) {
+	for _, pause := range []time.Duration{
+		100 * time.Millisecond, 400 * time.Millisecond, time.Second, 2 * time.Second, 4 * time.Second,
+		8 * time.Second, 15 * time.Second, 30 * time.Second,
+	} {
+		if !yield(pause) {
+			return
+		}
+	}
 }
 
-func announce(ctx context.Context, good func() bool, failed func(error), send func() error) error {
+// contested pauses never end: what an old holder's kernel says to whoever still talks to it is countered soon.
+func contested(yield func(time.Duration) bool) {
+	for yield(200 * time.Millisecond) {
+	}
+}
+
+func announce(ctx context.Context, pauses iter.Seq[time.Duration], good func() bool, failed func(error), send func() error) error {
 	if !good() {
 		return nil
 	}
 	if err := send(); err != nil {
 		return fmt.Errorf("announce addresses: %w", err)
 	}
-	for _, pause := range pauses {
+	for pause := range pauses {
 		timer := time.NewTimer(pause)
 		select {
 		case <-ctx.Done():

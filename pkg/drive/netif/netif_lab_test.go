@@ -124,6 +124,55 @@ func TestAnnounceLeavesTheBridge(t *testing.T) {
 	}
 }
 
+// A frame of an old holder, which comes in by the uplink with the container's hardware address, leads no frame of
+// this node's away from the container.
+func TestPinnedAgainstTheUplink(t *testing.T) {
+	inNamespaces(t)
+	for _, port := range []string{"container", "uplink"} {
+		command(t, "ip", "link", "add", port, "type", "veth", "peer", "name", port+"-far")
+		command(t, "ip", "link", "set", port, "master", "kobr")
+		command(t, "ip", "link", "set", port, "up")
+		command(t, "ip", "link", "set", port+"-far", "up")
+	}
+	knows := func(port string) bool {
+		out, err := exec.Command("bridge", "fdb", "show", "br", "kobr").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return bytes.Contains(out, []byte(testMAC.String()+" dev "+port+" "))
+	}
+	old, err := net.InterfaceByName("uplink-far")
+	if err != nil {
+		t.Fatal(err)
+	}
+	holder, err := packet.Listen(old, packet.Raw, etherARP, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer holder.Close()
+	speak := func() {
+		frame := garp(testMAC, netip.MustParseAddr("192.0.2.9"))
+		if _, err := holder.WriteTo(frame, &packet.Addr{HardwareAddr: net.HardwareAddr(frame[:6])}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	if speak(); !knows("uplink") {
+		t.Fatal("the bridge does not learn")
+	}
+	for range 2 {
+		if err := Pin("container", testMAC); err != nil {
+			t.Fatal(err)
+		}
+		if speak(); !knows("container") || knows("uplink") {
+			t.Error("the old holder's frame moved the address")
+		}
+	}
+	if err := Pin("gone", testMAC); !errors.Is(err, ErrNoLink) {
+		t.Errorf("a port that is gone: %v", err)
+	}
+}
+
 func TestLinks(t *testing.T) {
 	inNamespaces(t)
 	up := func() bool {
