@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"runtime"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 
@@ -75,6 +76,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 
 // serve runs the daemon until ctx ends, or it must end by itself.
 func serve(ctx context.Context, file config.NodeFile, log *slog.Logger, stderr io.Writer) error {
+	// The daemon waits nearly all the time. On one processor at a time it wakes no second thread to look for work,
+	// which at rest would cost as much as the work. Calls into the kernel still run side by side.
+	runtime.GOMAXPROCS(1)
 	binary, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find own binary: %w", err)

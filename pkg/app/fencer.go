@@ -191,43 +191,42 @@ func settled(state core.State, id uint64) bool {
 	return true
 }
 
-// readSuspects reads the power of nodes that fell silent. It orders nothing; off, read twice, is a proof.
-func (a *App) readSuspects(ctx context.Context) {
-	var reading sync.WaitGroup
-	defer reading.Wait()
-	busy := map[core.NodeName]chan struct{}{}
-	for ctx.Err() == nil {
-		state := a.replica.State()
-		if a.replica.Leads() {
-			for name, instance := range a.observer.Suspects(state, boottime.Now()) {
-				if done, ok := busy[name]; ok && !closed(done) {
-					continue
-				}
-				if state.Nodes[name].Life == core.LifeFenced {
-					continue
-				}
-				done := make(chan struct{})
-				busy[name] = done
-				reading.Go(func() {
-					defer close(done)
-					a.readSuspect(ctx, state, name, instance)
-				})
-			}
+// suspects reads the power of nodes that fell silent, each by one goroutine at a time.
+type suspects struct {
+	app     *App
+	reading sync.WaitGroup
+
+	mu   sync.Mutex
+	busy map[core.NodeName]bool
+}
+
+// look begins to read the power of whoever is silent now. It orders nothing; off, read twice, is a proof.
+func (s *suspects) look(ctx context.Context, state core.State) {
+	for name, instance := range s.app.observer.Suspects(state, boottime.Now()) {
+		if state.Nodes[name].Life == core.LifeFenced || !s.begin(name) {
+			continue
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(readAgain / 4):
-		}
+		s.reading.Go(func() {
+			defer s.end(name)
+			s.app.readSuspect(ctx, state, name, instance)
+		})
 	}
 }
 
-func closed(c chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
+func (s *suspects) begin(name core.NodeName) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.busy[name] {
 		return false
 	}
+	s.busy[name] = true
+	return true
+}
+
+func (s *suspects) end(name core.NodeName) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.busy, name)
 }
 
 func (a *App) readSuspect(ctx context.Context, state core.State, name core.NodeName, instance core.Instance) {

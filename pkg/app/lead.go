@@ -10,7 +10,8 @@ import (
 )
 
 const (
-	decideEvery = 50 * time.Millisecond // silence is noticed by looking
+	decideSoon  = 50 * time.Millisecond // silence, and a time that comes, are noticed by looking
+	decideCalm  = 250 * time.Millisecond
 	decideLimit = 3 * time.Second
 	preferAfter = 2 * time.Second // leadership moves only when the wish has lasted
 )
@@ -29,6 +30,8 @@ func (a *App) lead(ctx context.Context, l replica.Leadership) {
 	defer a.observer.Follow()
 	a.leading.Store(true)
 	defer a.leading.Store(false)
+	silent := suspects{app: a, busy: map[core.NodeName]bool{}}
+	defer silent.reading.Wait()
 	var wish core.NodeName
 	var since time.Time
 	for ctx.Err() == nil {
@@ -37,6 +40,7 @@ func (a *App) lead(ctx context.Context, l replica.Leadership) {
 			timing = grown
 			a.observer.Lead(boottime.Now(), timing) // I5: leases of either length may have been acknowledged until now
 		}
+		silent.look(ctx, state)
 		view := a.observer.View(state, boottime.Now(), a.voters())
 		a.decide(ctx, state, view)
 		if to := core.PreferLeader(state, view); to != wish {
@@ -48,9 +52,31 @@ func (a *App) lead(ctx context.Context, l replica.Leadership) {
 		select {
 		case <-ctx.Done():
 		case <-a.decideNow:
-		case <-time.After(decideEvery):
+		case <-time.After(lookAgain(state, view)):
 		}
 	}
+}
+
+// lookAgain is how long nothing can happen but what wakes the leader by itself: soon while anything is under way,
+// and never later than the next node could be suspect.
+func lookAgain(state core.State, view core.View) time.Duration {
+	wait := decideCalm
+	for name, node := range view.Nodes {
+		switch node.Live {
+		case core.LiveOnline:
+			wait = min(wait, state.Spec.Timing.Suspect-node.Silent)
+		case core.LiveDown:
+			if life := state.Nodes[name].Life; life != core.LifeDown && life != core.LifeFenced {
+				return decideSoon
+			}
+		case core.LiveSuspect, core.LiveUnknown:
+			return decideSoon
+		}
+	}
+	if !state.AtRest() {
+		return decideSoon
+	}
+	return max(wait, decideSoon)
 }
 
 // longer counts for leases of both timings: within one leadership it never gets shorter.

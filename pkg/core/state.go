@@ -193,6 +193,29 @@ const (
 	FenceMoot      FenceState = "moot"      // nothing is left that needs it
 )
 
+// AtRest reports whether nothing is under way: no fence, no wish of an operator's, and every service runs or is
+// stopped. Then Decide has nothing to wait for but what its View would show.
+func (s *State) AtRest() bool {
+	for _, f := range s.Fences {
+		if f.Open() {
+			return false
+		}
+	}
+	for _, r := range s.Requests {
+		if r.State == RequestOpen {
+			return false
+		}
+	}
+	for _, svc := range s.Services {
+		stopped := svc.Stopped && svc.Grant == nil
+		running := svc.Grant != nil && svc.Grant.Phase == PhaseRunning && !svc.leaving()
+		if !stopped && !running {
+			return false
+		}
+	}
+	return true
+}
+
 // Open reports whether the fence is still to be confirmed.
 func (f Fence) Open() bool { return f.State == FenceRequested || f.State == FenceFailed }
 

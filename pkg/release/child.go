@@ -29,6 +29,7 @@ const (
 	callUnmount   = "unmount"    // path flags
 	callDetach    = "detach"     // loop device
 	callBackedBy  = "backed-by"  // loop device, minor of the backing file's device: 0 if so, ENODEV if not
+	callForget    = "forget"     // loop control, number of the loop device
 	callRemoveRBD = "remove-rbd" // file, id
 )
 
@@ -36,7 +37,7 @@ func childMain(args []string) int {
 	err := unix.EINVAL
 	call, known := map[string]func([]string) error{
 		callSync: childSync, callUnmount: childUnmount, callDetach: childDetach,
-		callBackedBy: childBackedBy, callRemoveRBD: childRemoveRBD,
+		callBackedBy: childBackedBy, callForget: childForget, callRemoveRBD: childRemoveRBD,
 	}[args[0]]
 	if !known {
 		return int(err)
@@ -85,6 +86,21 @@ func childDetach(args []string) error {
 		return err
 	}
 	return ignoreErrno(unix.IoctlSetInt(fd, unix.LOOP_CLR_FD, 0), unix.ENXIO) // not attached any more
+}
+
+func childForget(args []string) error {
+	if len(args) != 2 {
+		return unix.EINVAL
+	}
+	n, err := strconv.Atoi(args[1])
+	if err != nil {
+		return unix.EINVAL
+	}
+	control, err := unix.Open(args[0], unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	return unix.IoctlSetInt(control, unix.LOOP_CTL_REMOVE, n)
 }
 
 func childBackedBy(args []string) error {

@@ -175,6 +175,14 @@ func (k kernelDevices) Detach(ctx context.Context, device string) error {
 	return inChild(ctx, callRemoveRBD, remove, id)
 }
 
+// Forget takes a free loop device away: each activation makes its own. The kernel refuses one that is in use, and a
+// free one that stays does no harm.
+func (k kernelDevices) Forget(ctx context.Context, device string) {
+	if n, isLoop := strings.CutPrefix(filepath.Base(device), "loop"); isLoop {
+		_ = inChild(ctx, callForget, filepath.Join(k.dev, "loop-control"), n)
+	}
+}
+
 // Abort makes every call into the FUSE file system fail at once, those that hang too.
 func (k kernelDevices) Abort(connection uint32) error {
 	path := filepath.Join(k.sys, "fs/fuse/connections", strconv.FormatUint(uint64(connection), 10), "abort")

@@ -125,6 +125,8 @@ func (f fakeDevices) Detach(context.Context, string) error {
 	return nil
 }
 
+func (fakeDevices) Forget(context.Context, string) {}
+
 func (f fakeDevices) Abort(connection uint32) error {
 	f.w.did("abort")
 	f.w.aborted = connection == 45

@@ -261,7 +261,7 @@ func (t *teardown) unmap(ctx context.Context) error {
 	if !t.want().known() {
 		return errors.New("the record does not say what was mapped")
 	}
-	return until(ctx, t.o.Unmap, func() (bool, error) {
+	err := until(ctx, t.o.Unmap, func() (bool, error) {
 		devices, err := t.devices.Find(ctx, t.want())
 		if err != nil || len(devices) == 0 {
 			return err == nil, err
@@ -272,4 +272,8 @@ func (t *teardown) unmap(ctx context.Context) error {
 		}
 		return false, errors.Join(errs...)
 	})
+	if err == nil {
+		t.devices.Forget(ctx, t.r.Storage.Device)
+	}
+	return err
 }

@@ -30,10 +30,7 @@ func (c *cluster) pausedStarter(ctx context.Context, file string) error {
 	if err := starter.Pause(ctx); err != nil {
 		return err
 	}
-	// A client that was stopped while it was taking the lock owns nothing that could be broken yet: now and then the
-	// next one waits for Ceph's own watch timeout (30 s, seen once in seven runs), and a start limit passes.
-	const patient = 90 * time.Second
-	to, err := c.awaitHolder(ctx, patient, starter)
+	to, err := c.awaitHolder(ctx, takeoverBound, starter)
 	if err != nil {
 		return err
 	}

@@ -72,7 +72,11 @@ func (h *Host) Enter(ctx context.Context, e Entry) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, group.close(), releaseDeadLoops()) }()
+	before := loopNumbers()
+	defer func() {
+		err = errors.Join(err, group.close(), releaseDeadLoops())
+		forgetLoops(before)
+	}()
 	exe, err := self()
 	if err != nil {
 		return err

@@ -123,6 +123,34 @@ func (l *loop) detach() error {
 	return nil
 }
 
+// loopNumbers are the loop devices that exist, free ones too.
+func loopNumbers() map[int]bool {
+	all := map[int]bool{}
+	dirs, _ := filepath.Glob("/sys/block/loop*")
+	for _, dir := range dirs {
+		if n, err := strconv.Atoi(strings.TrimPrefix(filepath.Base(dir), "loop")); err == nil {
+			all[n] = true
+		}
+	}
+	return all
+}
+
+// forgetLoops takes away the free devices that were not there before: each activation makes its own, and one that a
+// node left behind as it lost power stays. The kernel refuses what is in use; another lab whose new device goes away
+// before it is attached makes the next one.
+func forgetLoops(before map[int]bool) {
+	control, err := unix.Open("/dev/loop-control", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(control)
+	for n := range loopNumbers() {
+		if _, err := os.Stat(fmt.Sprintf("/sys/block/loop%d/loop", n)); err != nil && !before[n] {
+			_ = unix.IoctlSetInt(control, unix.LOOP_CTL_REMOVE, n)
+		}
+	}
+}
+
 // releaseLoops detaches the devices whose backing file is on one of these file systems.
 func releaseLoops(minors map[uint32]bool) error {
 	var errs []error

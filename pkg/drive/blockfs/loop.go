@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -72,14 +73,16 @@ func attach(ctx context.Context, path string) (*Loop, error) {
 	}
 	defer func() { _ = control.Close() }()
 	for range loopTries {
-		n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
+		n, err := fresh(control)
 		if err != nil {
-			return nil, fmt.Errorf("find free loop device: %w", err)
+			return nil, err
 		}
-		loop, err := configure(fmt.Sprintf("/dev/loop%d", n), backing)
+		device := fmt.Sprintf("/dev/loop%d", n)
+		loop, err := configure(device, backing)
 		if err == nil {
 			return loop, nil
 		}
+		forget(device)
 		// Somebody else took it between the two calls, or udev has not made its node yet.
 		if !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENXIO) {
 			return nil, fmt.Errorf("configure loop device: %w", err)
@@ -89,6 +92,32 @@ func attach(ctx context.Context, path string) (*Loop, error) {
 		}
 	}
 	return nil, fmt.Errorf("configure loop device: %d were taken by others", loopTries)
+}
+
+// fresh makes a new loop device. One that the kernel calls free may be in the hands of a process that is attaching it
+// to storage that hangs: whoever opens it then hangs too.
+func fresh(control *os.File) (int, error) {
+	const next = ^uintptr(0) // -1: whichever number is not in use
+	n, _, errno := unix.Syscall(unix.SYS_IOCTL, control.Fd(), unix.LOOP_CTL_ADD, next)
+	if errno != 0 {
+		return 0, fmt.Errorf("make loop device: %w", errno)
+	}
+	return int(n), nil
+}
+
+// forget takes a device away that nobody uses any more. The kernel refuses one that is in use; what stays is a free
+// device and does no harm.
+func forget(device string) {
+	n, err := strconv.Atoi(strings.TrimPrefix(device, "/dev/loop"))
+	if err != nil {
+		return
+	}
+	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
+	if err != nil {
+		return
+	}
+	defer func() { _ = control.Close() }()
+	_ = unix.IoctlSetInt(int(control.Fd()), unix.LOOP_CTL_REMOVE, n)
 }
 
 func configure(device string, backing *os.File) (*Loop, error) {
@@ -123,12 +152,13 @@ func (l *Loop) Release() error {
 }
 
 // Cleared waits until the device is no longer backed by the file, which Release alone does not promise: udev or a
-// scanner may have it open.
+// scanner may have it open. Then the device goes away.
 func Cleared(ctx context.Context, device, path string) error {
 	name := strings.TrimPrefix(device, "/dev/")
 	for {
 		text, err := os.ReadFile("/sys/block/" + name + "/loop/backing_file")
 		if err != nil || strings.TrimSpace(string(text)) != path {
+			forget(device)
 			return nil
 		}
 		if err := sleep(ctx, loopPause); err != nil {
