@@ -18,7 +18,7 @@ const (
 	pokeEvery  = 500 * time.Millisecond
 	guardLimit = time.Second
 	ackLimit   = time.Second
-	ackGather  = 100 * time.Millisecond // half a heartbeat; far below a lease
+	ackGather  = 200 * time.Millisecond // a heartbeat; far below a lease
 )
 
 // guardLink is the daemon's side of the guards: it tells this node's own what to do, hears everybody's heartbeats,

@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	reportEvery = 500 * time.Millisecond
+	reportEvery = 800 * time.Millisecond
 	reportLimit = time.Second
 )
 

@@ -97,12 +97,13 @@ func (r *Replica) watchLeadership(notify <-chan bool) {
 	}
 }
 
-// pace makes a leader send its heartbeats every quarter to half of an election timeout: Raft sends them at a tenth to
-// a fifth of its own timeout for silence, which a leader itself has no use for. At rest they cost more than all else.
+// pace makes a leader send its heartbeats after 0.4 to 0.8 of an election timeout; followers wait for one to two. Raft
+// goes by a tenth of the leader's own timeout for silence, for which a leader has no other use, and at rest that would
+// cost more than all else. Each round of VerifyQuorum is a heartbeat too.
 func (r *Replica) pace(leads bool) {
 	timeout := r.opts.Election
 	if leads {
-		timeout = timeout * 5 / 2
+		timeout *= 4
 	}
 	now := r.raft.ReloadableConfig()
 	now.HeartbeatTimeout, now.ElectionTimeout = timeout, timeout
