@@ -84,6 +84,7 @@ type Grant struct {
 	Ran      bool     // answered its probes in some run
 	Clients  []string // storage client addresses committed before the first write (I6)
 	Cause    Cause    // why it was given
+	Stage    Stage    // how far it is to be brought up
 	Release  string   // reason, once release was ordered
 	Times    Times
 	Since    Time // of Phase
@@ -95,10 +96,20 @@ type Phase string
 // The phases of a grant.
 const (
 	PhaseStarting  Phase = "starting"
+	PhasePromoted  Phase = "promoted"  // its volume is mapped, its container does not run: a cluster manager wants no more
 	PhaseRunning   Phase = "running"   // answered its probes
 	PhaseFailed    Phase = "failed"    // the run failed; the leader decides what next
 	PhaseReleasing Phase = "releasing" // ordered to stop and vacate
 	PhaseContained Phase = "contained" // stopped, but not vacated: its clients need cutting off (I3)
+)
+
+// Stage is how far a holder brings a service up. A cluster manager may want less than all of it.
+type Stage string
+
+// The stages.
+const (
+	StageRunning  Stage = ""         // all of it: lock, mount, container
+	StagePromoted Stage = "promoted" // lock held and volume mapped, nothing more
 )
 
 // Cause says why a grant was given.
