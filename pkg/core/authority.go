@@ -33,6 +33,8 @@ func Authority(s State, by NodeName, leader NodeName, c Command) error {
 		return holder(c.Service)
 	case Started:
 		return holder(c.Service)
+	case Promoted:
+		return holder(c.Service)
 	case RunFailed:
 		return holder(c.Service)
 	case Vacated:

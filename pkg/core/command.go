@@ -34,6 +34,8 @@ var kinds = map[string]func() Command{
 	Give{}.Kind():              func() Command { return &Give{} },
 	CommitClient{}.Kind():      func() Command { return &CommitClient{} },
 	Started{}.Kind():           func() Command { return &Started{} },
+	Promoted{}.Kind():          func() Command { return &Promoted{} },
+	Raise{}.Kind():             func() Command { return &Raise{} },
 	RunFailed{}.Kind():         func() Command { return &RunFailed{} },
 	Restart{}.Kind():           func() Command { return &Restart{} },
 	Release{}.Kind():           func() Command { return &Release{} },

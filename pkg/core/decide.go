@@ -218,6 +218,8 @@ func (d *decider) lead(svc Service) {
 	}
 	d.block(svc.Name, "")
 	switch {
+	case d.s.managed():
+		d.leadClaimed(svc)
 	case g.Phase == PhaseReleasing:
 	case svc.Stopped:
 		d.do(Release{Service: svc.Name, Epoch: g.Epoch, Cause: CauseStart, Reason: "stopped by an operator"})

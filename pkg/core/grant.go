@@ -13,6 +13,7 @@ type Give struct {
 	Instance Instance
 	Expect   Epoch
 	Cause    Cause
+	Stage    Stage
 }
 
 // Kind names the command on the wire.
@@ -47,7 +48,7 @@ func (c Give) apply(n *next) error {
 	times.Granted = n.Now
 	svc.Grant = &Grant{
 		Node: c.Node, Instance: c.Instance, Epoch: svc.Epoch,
-		Phase: PhaseStarting, Run: 1, Cause: c.Cause, Times: times, Since: n.Now,
+		Phase: PhaseStarting, Run: 1, Cause: c.Cause, Stage: c.Stage, Staged: c.Stage == StagePromoted, Times: times, Since: n.Now,
 	}
 	svc.Blocked = ""
 	n.keep(svc)

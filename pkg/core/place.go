@@ -10,6 +10,12 @@ import (
 // place gives a free service to the best node that can take it, or says why none can.
 func (d *decider) place(name ServiceName) {
 	svc := d.s.Services[name]
+	if d.s.managed() {
+		if !d.s.Maintenance.On {
+			d.placeClaimed(svc)
+		}
+		return
+	}
 	if svc.Stopped {
 		d.block(name, "")
 		return
@@ -78,11 +84,15 @@ func (d *decider) candidates(svc Service, without NodeName) (found []NodeName, w
 		found = append(found, node.Name)
 	}
 	slices.SortStableFunc(found, func(a, b NodeName) int { return d.compare(svc, a, b) })
-	slices.Sort(whys)
 	if len(found) == 0 && len(whys) == 0 {
 		whys = []string{"the cluster has no other node"}
 	}
-	return found, strings.Join(whys, "; ")
+	return found, join(whys)
+}
+
+func join(whys []string) string {
+	slices.Sort(whys)
+	return strings.Join(whys, "; ")
 }
 
 // unfit says why a node can't take the service now, empty if it can.

@@ -85,6 +85,7 @@ type Grant struct {
 	Clients  []string // storage client addresses committed before the first write (I6)
 	Cause    Cause    // why it was given
 	Stage    Stage    // how far it is to be brought up
+	Staged   bool     // volume and container come and go apart, as a cluster manager orders them
 	Release  string   // reason, once release was ordered
 	Times    Times
 	Since    Time // of Phase
@@ -219,8 +220,9 @@ func (s *State) AtRest() bool {
 	}
 	for _, svc := range s.Services {
 		stopped := svc.Stopped && svc.Grant == nil
-		running := svc.Grant != nil && svc.Grant.Phase == PhaseRunning && !svc.leaving()
-		if !stopped && !running {
+		running := svc.Grant != nil && (svc.Grant.Phase == PhaseRunning || svc.Grant.Phase == PhasePromoted) && !svc.leaving()
+		managed := s.managed() && svc.Grant == nil // whoever claims it wakes the leader
+		if !stopped && !running && !managed {
 			return false
 		}
 	}
@@ -310,6 +312,7 @@ const (
 	EventNode        EventKind = "node"      // a node's life changed
 	EventGrant       EventKind = "grant"     // a grant was given
 	EventStarted     EventKind = "started"   // the service answers
+	EventPromoted    EventKind = "promoted"  // its volume is mapped, and nothing more
 	EventFailed      EventKind = "failed"    // a run failed
 	EventRestart     EventKind = "restart"   // restart in place ordered
 	EventRelease     EventKind = "release"   // holder told to stop and vacate

@@ -43,8 +43,10 @@ type Report struct {
 	Instance Instance
 	Holds    []Target // what the kernel shows of services there, by record; epoch 0: no record
 	Ready    map[ServiceName]Ready
-	Version  string
-	Digest   string // of the cluster document that it works by
+	// Claims is what a cluster manager is starting there right now, and how far. Each ends with who asks.
+	Claims  map[ServiceName]Stage
+	Version string
+	Digest  string // of the cluster document that it works by
 }
 
 // Ready says whether a node could take a service now.
