@@ -28,7 +28,7 @@ const (
 type Node struct {
 	Name  string // n1, n2, ...
 	Index int    // from 1
-	State string // the folder behind /etc/keepone, /var/lib/keepone, /var/log, /var/lib/lxc and /etc/ceph
+	State string // the folder behind the node's persistent folders
 
 	lab    *Lab
 	mu     sync.Mutex // one power change at a time
@@ -60,7 +60,10 @@ type nodeConfig struct {
 }
 
 // persistent lists the folders of a node that survive a power cut.
-var persistent = []string{"/etc/keepone", "/var/lib/keepone", "/var/log", "/var/lib/lxc", "/etc/ceph", "/var/lib/ceph"}
+var persistent = []string{
+	"/etc/keepone", "/var/lib/keepone", "/var/log", "/var/lib/lxc", "/etc/ceph", "/var/lib/ceph",
+	"/etc/corosync", "/var/lib/corosync", "/var/lib/pacemaker",
+}
 
 // Path is where the lab finds a file of one of the node's persistent folders, also while the node is off.
 func (n *Node) Path(inside string) string {
@@ -126,7 +129,7 @@ func (n *Node) boot(ctx context.Context) error {
 		}
 	}
 	root := filepath.Join(n.State, "root")
-	if err := os.MkdirAll(root, 0o755); err != nil {
+	if err := errors.Join(os.MkdirAll(root, 0o755), os.MkdirAll(n.installed(""), 0o755)); err != nil {
 		return fmt.Errorf("make root folder: %w", err)
 	}
 	stdin, ready, err := n.startInit()
@@ -281,6 +284,11 @@ func (n *Node) Pause(ctx context.Context) error {
 func (n *Node) Continue(ctx context.Context) error {
 	n.lab.Logf("%s: continue", n.Name)
 	return n.freeze(ctx, "0", "frozen 0")
+}
+
+func (n *Node) isPaused() bool {
+	text, err := os.ReadFile(filepath.Join(n.group(), "cgroup.freeze"))
+	return err == nil && strings.TrimSpace(string(text)) == "1"
 }
 
 func (n *Node) freeze(ctx context.Context, value, want string) error {

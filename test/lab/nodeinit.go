@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -69,14 +70,15 @@ func (c nodeConfig) boot() error {
 	if err := unix.Sethostname([]byte(c.Name)); err != nil {
 		return fmt.Errorf("set host name: %w", err)
 	}
-	if err := c.identify(); err != nil {
+	if err := errors.Join(c.identify(), runFolders()); err != nil {
 		return err
 	}
 	limits()
 	return c.network()
 }
 
-// overlay makes the node's root: the machine's files below, what the node writes in memory, gone with its power.
+// overlay makes the node's root: the machine's files below, what the node writes in memory, gone with its power. What
+// was installed on the node is written there again.
 func (c nodeConfig) overlay() (string, error) {
 	if err := unix.Mount("tmpfs", c.Root, "tmpfs", 0, "mode=755"); err != nil {
 		return "", fmt.Errorf("mount root memory: %w", err)
@@ -87,6 +89,9 @@ func (c nodeConfig) overlay() (string, error) {
 		if err := os.Mkdir(paths[name], 0o755); err != nil {
 			return "", fmt.Errorf("make root: %w", err)
 		}
+	}
+	if err := os.CopyFS(paths["upper"], os.DirFS(installedIn(c.State))); err != nil {
+		return "", fmt.Errorf("install programs: %w", err)
 	}
 	data := fmt.Sprintf("lowerdir=/,upperdir=%s,workdir=%s", paths["upper"], paths["work"])
 	if err := unix.Mount("overlay", paths["merged"], "overlay", 0, data); err != nil {

@@ -24,6 +24,11 @@ var tools = []struct{ name, pkg string }{
 	{"ip", "iproute2"},
 	{"mkfs.ext4", "e2fsprogs"},
 	{"busybox", "busybox-static"},
+	{"corosync", "corosync"},
+	{"pacemakerd", "pacemaker"},
+	{"crm_mon", "pacemaker-cli-utils"},
+	{"fence_ipmilan", "fence-agents"},
+	{"rbd-fuse", "rbd-fuse"},
 }
 
 // ErrUnfit is wrapped by what Require returns where a lab can't run.

@@ -14,13 +14,15 @@ import (
 	"time"
 )
 
-// Program names one of the product's daemons as a node's init runs it.
+// Program names a daemon as a node's init runs it.
 type Program string
 
-// The daemons of a node.
+// The daemons of a node: the product's, and the stock stack's.
 const (
-	Daemon Program = "keeponed"
-	Guard  Program = "keepone-guard"
+	Daemon     Program = "keeponed"
+	Guard      Program = "keepone-guard"
+	Corosync   Program = "corosync"
+	Pacemakerd Program = "pacemakerd"
 )
 
 const (
@@ -28,15 +30,31 @@ const (
 	nodeFile      = "/etc/keepone/node.toml"
 	// restartDelay is systemd's Restart=always with RestartSec=1.
 	restartDelay = time.Second
+	// readyPace is how often a daemon that needs another looks for it.
+	readyPace = 50 * time.Millisecond
 )
 
-// argv is how each daemon is started.
-func (p Program) argv(binDir string) []string {
-	path := filepath.Join(binDir, string(p))
-	if p == Guard {
-		return []string{path, "--run-dir", "/run/keepone"}
+// newUnit says how each daemon is run.
+func (p Program) newUnit(c nodeConfig) *unit {
+	u := &unit{
+		env: nodeEnv(c.BinDir), log: "/var/log/keepone/" + string(p) + ".log", ready: func() bool { return true },
+		delay: restartDelay, wake: make(chan struct{}, 1),
 	}
-	return []string{path, "--node-file", nodeFile}
+	path, enabled := filepath.Join(c.BinDir, string(p)), nodeFile
+	switch p {
+	case Guard:
+		u.argv = []string{path, "--run-dir", "/run/keepone"}
+	case Daemon:
+		u.argv = []string{path, "--node-file", nodeFile}
+	case Corosync:
+		u.argv, enabled = []string{"/usr/sbin/corosync", "-f"}, stackEnabled
+	case Pacemakerd:
+		u.argv, enabled = []string{"/usr/sbin/pacemakerd", "-f"}, stackEnabled
+		u.env = append(u.env, "PCMK_logfile="+pacemakerLog+"/pacemaker.log", "PCMK_logfacility=none")
+		u.ready, u.final = corosyncAnswers, crmFatal
+	}
+	u.wanted = present(enabled) && present(u.argv[0])
+	return u
 }
 
 // supervisor is the part of a node's init that systemd has on a real node: it keeps the daemons running.
@@ -48,9 +66,11 @@ type supervisor struct {
 
 // unit is one daemon under supervision.
 type unit struct {
-	argv []string
-	env  []string
-	log  string
+	argv  []string
+	env   []string
+	log   string
+	ready func() bool // it may be started
+	final int         // the exit code after which it stays away; 0: none
 
 	mu     sync.Mutex
 	wanted bool
@@ -65,11 +85,8 @@ func newSupervisor(c nodeConfig) (*supervisor, error) {
 		return nil, fmt.Errorf("listen for the lab: %w", err)
 	}
 	s := &supervisor{reaper: newReaper(), units: map[Program]*unit{}, listener: listener}
-	for _, p := range []Program{Guard, Daemon} {
-		s.units[p] = &unit{
-			argv: p.argv(c.BinDir), env: nodeEnv(c.BinDir), log: "/var/log/keepone/" + string(p) + ".log",
-			wanted: present(nodeFile) && present(p.argv(c.BinDir)[0]), delay: restartDelay, wake: make(chan struct{}, 1),
-		}
+	for _, p := range []Program{Guard, Daemon, Corosync, Pacemakerd} {
+		s.units[p] = p.newUnit(c)
 	}
 	return s, os.MkdirAll("/var/log/keepone", 0o755)
 }
@@ -95,6 +112,10 @@ func (u *unit) keep(ctx context.Context, r *reaper) {
 			u.pause(ctx, -1)
 			continue
 		}
+		if !u.ready() {
+			u.pause(ctx, readyPace)
+			continue
+		}
 		ended, err := u.start(r)
 		if err != nil {
 			fmt.Fprintf(os.Stderr, "start %s: %v\n", u.argv[0], err)
@@ -104,6 +125,9 @@ func (u *unit) keep(ctx context.Context, r *reaper) {
 		status := <-ended
 		u.setPID(0)
 		fmt.Fprintf(os.Stderr, "%s ended: exit %d, signal %d\n", u.argv[0], status.ExitStatus(), status.Signal())
+		if u.final != 0 && status.ExitStatus() == u.final {
+			u.giveUp()
+		}
 		if u.isWanted() {
 			u.pause(ctx, u.restartDelay())
 		}
@@ -145,6 +169,12 @@ func (u *unit) isWanted() bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.wanted
+}
+
+func (u *unit) giveUp() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.wanted = false
 }
 
 func (u *unit) restartDelay() time.Duration {
@@ -274,17 +304,22 @@ func (n *Node) Stop(ctx context.Context, p Program) error {
 	if _, err := n.control(ctx, "stop", string(p)); err != nil {
 		return err
 	}
-	return poll(ctx, 15*time.Second, "the end of "+string(p), func() bool { return n.PID(ctx, p) == 0 })
+	bound := 15 * time.Second
+	if p == Pacemakerd {
+		bound = pacemakerStop
+	}
+	return poll(ctx, bound, "the end of "+string(p), func() bool { return n.PID(ctx, p) == 0 })
 }
 
 // Start makes the node's init run a daemon, now and whenever it ends. It is what enabling its unit is on a real
-// node: at power-on the daemons start by themselves if /etc/keepone/node.toml is there.
+// node: at power-on the product's daemons start by themselves if /etc/keepone/node.toml is there. A daemon that needs
+// another (Pacemaker needs corosync) is waited for that long.
 func (n *Node) Start(ctx context.Context, p Program) error {
 	n.lab.Logf("%s: start %s", n.Name, p)
 	if _, err := n.control(ctx, "start", string(p)); err != nil {
 		return err
 	}
-	return poll(ctx, 5*time.Second, "the start of "+string(p), func() bool { return n.PID(ctx, p) != 0 })
+	return poll(ctx, 10*time.Second, "the start of "+string(p), func() bool { return n.PID(ctx, p) != 0 })
 }
 
 // SetRestartDelay changes how long the node's init waits before it starts a daemon again.
