@@ -7,7 +7,7 @@ packages=(
 	openipmi ipmitool                                     # ipmi_sim, and a second opinion on it
 	busybox-static e2fsprogs iproute2 nftables xfsprogs   # containers, file systems and networks of the lab
 	corosync pacemaker pacemaker-cli-utils crmsh pcs      # the stock stack on the lab's nodes
-	resource-agents fence-agents rbd-fuse                 # its agents, and its block device without krbd
+	resource-agents fence-agents kmod rbd-fuse            # its agents, and its block device without krbd
 )
 missing=()
 for package in "${packages[@]}"; do

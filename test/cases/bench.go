@@ -7,17 +7,15 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
-	"strconv"
 
 	"github.com/keepone-ha/keepone/pkg/version"
 	"github.com/keepone-ha/keepone/test/lab"
 )
 
 func init() {
-	lab.Handle(lab.Command{Name: "bench", Help: "bench [-json file] [-case name] [-runs 10]: measure", Outside: bench})
+	lab.Handle(lab.Command{Name: "bench", Help: "bench [-json file] [-case name] [-runs 10] [-baseline 3]: measure", Outside: bench})
 	lab.Handle(lab.Command{Name: "bench-room", Help: "bench-room NAME RUNS FILE: one case in its room (used by bench)", Inside: benchRoom})
 }
 
@@ -35,7 +33,9 @@ type measured struct {
 	Min            float64            `json:"min"`
 	Median         float64            `json:"median"`
 	Max            float64            `json:"max"`
-	Phases         map[string]float64 `json:"phases,omitempty"` // medians
+	Phases         map[string]float64 `json:"phases,omitempty"`   // medians
+	Baseline       string             `json:"baseline,omitempty"` // in words: what it is, and whether it never ended
+	BaselineRuns   int                `json:"baseline_runs"`
 	BaselineMedian *float64           `json:"baseline_median"`
 	Ratio          *float64           `json:"ratio"`
 	Mark           mark               `json:"mark"`
@@ -68,15 +68,16 @@ type benchCase struct {
 	mark  mark
 	runs  int // 0: as asked
 	run   func(ctx context.Context, c *cluster) (sample, error)
+	stock func(ctx context.Context, s *stock) (float64, error) // the same of the stock stack; nil: it has no such thing
 }
 
 var benches = []benchCase{
-	{name: "powercut-3", unit: "s", nodes: 3, mark: mark{2.5, 5}, run: lose(powerCut)},
-	{name: "powercut-5", unit: "s", nodes: 5, mark: mark{2.5, 5}, run: lose(powerCut)},
+	{name: "powercut-3", unit: "s", nodes: 3, mark: mark{2.5, 5}, run: lose(powerCut), stock: stockLose(powerCut)},
+	{name: "powercut-5", unit: "s", nodes: 5, mark: mark{2.5, 5}, run: lose(powerCut), stock: stockLose(powerCut)},
 	{name: "powercut-leader-is-holder", unit: "s", nodes: 3, mark: mark{3.5, 7}, run: loseLeadingHolder},
-	{name: "hang", unit: "s", nodes: 3, mark: mark{5, 10}, run: lose(hang)},
-	{name: "bmc-dead", unit: "s", nodes: 3, mark: mark{6, 12}, run: lose(cutWithBMC)},
-	{name: "switchover", unit: "s", nodes: 3, mark: mark{1.5, 3}, run: measureSwitchover},
+	{name: "hang", unit: "s", nodes: 3, mark: mark{5, 10}, run: lose(hang), stock: stockLose(hang)},
+	{name: "bmc-dead", unit: "s", nodes: 3, mark: mark{6, 12}, run: lose(cutWithBMC), stock: stockLose(cutWithBMC)},
+	{name: "switchover", unit: "s", nodes: 3, mark: mark{1.5, 3}, run: measureSwitchover, stock: stockSwitchover},
 	{name: "daemon-kill", unit: "s", nodes: 3, run: measureDaemonKill},
 	{name: "ceph-daemon-lost", unit: "s", nodes: 3, opts: lab.Options{CephSpread: true}, run: lose(powerCut)},
 	{name: "default-paxos", unit: "s", nodes: 3, opts: lab.Options{DefaultPaxos: true}, run: lose(powerCut)},
@@ -92,6 +93,7 @@ func bench(ctx context.Context, host *lab.Host, args []string) error {
 	to := flags.String("json", "", "write the figures to this file")
 	name := flags.String("case", "", "measure this case alone")
 	runs := flags.Int("runs", 10, "runs of each case")
+	stockRuns := flags.Int("baseline", 3, "runs of the stock stack in each case that it can do; 0: none")
 	if err := flags.Parse(args); err != nil {
 		return fmt.Errorf("%w: %w", lab.ErrUsage, err)
 	}
@@ -109,6 +111,9 @@ func bench(ctx context.Context, host *lab.Host, args []string) error {
 			fmt.Fprintf(host.Stdio.Out, "%-26s FAILED: %v\n", b.name, err)
 			errs = append(errs, fmt.Errorf("%s: %w", b.name, err))
 			continue
+		}
+		if err := m.addBaseline(ctx, host, b, *stockRuns); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", b.name, err)) // keepone's own figure stands
 		}
 		fmt.Fprintln(host.Stdio.Out, m)
 		file.put(m)
@@ -170,7 +175,7 @@ func (m measured) String() string {
 			line += fmt.Sprintf("  %s %.2f", phase, v)
 		}
 	}
-	return line
+	return line + m.against()
 }
 
 // measureCase runs one case in a room of its own.
@@ -178,23 +183,13 @@ func measureCase(ctx context.Context, host *lab.Host, b benchCase, runs int) (me
 	if b.runs > 0 {
 		runs = b.runs
 	}
-	work, err := os.MkdirTemp("", "keepone-lab-bench-")
+	text, err := inOwnRoom(ctx, host, "bench-room", b.name, runs)
 	if err != nil {
-		return measured{}, fmt.Errorf("make work folder: %w", err)
-	}
-	defer func() { _ = os.RemoveAll(work) }()
-	result := filepath.Join(work, "measured.json")
-	args := []string{b.name, strconv.Itoa(runs), result}
-	if err := host.Enter(ctx, lab.Entry{Command: "bench-room", Args: args, Work: work, Keep: true}); err != nil {
-		return measured{}, keepLogs(host, work, err)
+		return measured{}, err
 	}
 	var m struct {
 		measured
 		Words string
-	}
-	text, err := os.ReadFile(result)
-	if err != nil {
-		return measured{}, fmt.Errorf("read figures: %w", err)
 	}
 	if err := json.Unmarshal(text, &m); err != nil {
 		return measured{}, fmt.Errorf("read figures: %w", err)
@@ -204,23 +199,7 @@ func measureCase(ctx context.Context, host *lab.Host, b benchCase, runs int) (me
 }
 
 func benchRoom(ctx context.Context, room *lab.Room, args []string) error {
-	if len(args) != 3 {
-		return fmt.Errorf("%w: bench-room NAME RUNS FILE", lab.ErrUsage)
-	}
-	i := slices.IndexFunc(benches, func(b benchCase) bool { return b.name == args[0] })
-	runs, err := strconv.Atoi(args[1])
-	if i < 0 || err != nil {
-		return fmt.Errorf("%w: no bench case %q, or runs %q is no number", lab.ErrUsage, args[0], args[1])
-	}
-	b := benches[i]
-	log, err := os.Create(filepath.Join(room.Work, "lab.log"))
-	if err != nil {
-		return fmt.Errorf("open log: %w", err)
-	}
-	defer func() { _ = log.Close() }()
-	opts := b.opts
-	opts.Nodes, opts.Log = b.nodes, log
-	l, err := lab.New(ctx, room, opts)
+	b, runs, l, err := benchLab(ctx, room, args)
 	if err != nil {
 		return err
 	}

@@ -22,15 +22,29 @@ func (t takeover) took() time.Duration { return t.Answered.Sub(t.Began) }
 
 // failOver does something bad to the holder while a client writes, and waits until the front-end answers elsewhere.
 func (c *cluster) failOver(ctx context.Context, bound time.Duration, bad func(context.Context, *lab.Node) error) (takeover, error) {
-	t := takeover{}
 	holder, _, err := c.holder(ctx, c.anyUp())
+	if err != nil {
+		return takeover{}, err
+	}
+	t, err := outage(ctx, c.Lab, c.address, bound, holder, bad)
 	if err != nil {
 		return t, err
 	}
-	t.From = holder
-	client := c.Client(ctx, c.address)
+	if t.To, err = c.awaitHolder(ctx, bound, holder); err != nil {
+		return t, err
+	}
+	t.Event, err = c.lastEvent(ctx, t.To, "failover")
+	return t, err
+}
+
+// outage does something bad to a node while a client writes, waits until the front-end answers again, and reads back
+// what the client was told is there. It knows nothing of who brings the front-end back.
+func outage(ctx context.Context, l *lab.Lab, address string, bound time.Duration, holder *lab.Node, bad func(context.Context, *lab.Node) error) (takeover, error) {
+	t := takeover{From: holder}
+	client := l.Client(ctx, address)
 	defer client.Stop()
-	if _, err := client.AwaitAck(ctx, time.Now(), 5*time.Second); err != nil {
+	_, err := client.AwaitAck(ctx, time.Now(), 5*time.Second)
+	if err != nil {
 		return t, err
 	}
 	time.Sleep(500 * time.Millisecond) // let some records be written: a user's time, nothing is synchronised by it
@@ -38,10 +52,7 @@ func (c *cluster) failOver(ctx context.Context, bound time.Duration, bad func(co
 	if err := bad(ctx, holder); err != nil {
 		return t, err
 	}
-	if t.Answered, err = c.awaitAnswerElsewhere(ctx, bound, t.Began); err != nil {
-		return t, err
-	}
-	if t.To, err = c.awaitHolder(ctx, bound, holder); err != nil {
+	if t.Answered, err = awaitAnswerElsewhere(ctx, address, bound, t.Began); err != nil {
 		return t, err
 	}
 	if _, err := client.AwaitAck(ctx, t.Answered, 10*time.Second); err != nil {
@@ -49,19 +60,16 @@ func (c *cluster) failOver(ctx context.Context, bound time.Duration, bad func(co
 	}
 	client.Stop()
 	t.Client = client
-	if t.Verdict, err = client.Verify(ctx); err != nil {
-		return t, err
-	}
-	t.Event, err = c.lastEvent(ctx, t.To, "failover")
+	t.Verdict, err = client.Verify(ctx)
 	return t, err
 }
 
 // awaitAnswerElsewhere waits for an answer that can't be the old holder's last: the front-end must first be gone.
-func (c *cluster) awaitAnswerElsewhere(ctx context.Context, bound time.Duration, after time.Time) (time.Time, error) {
+func awaitAnswerElsewhere(ctx context.Context, address string, bound time.Duration, after time.Time) (time.Time, error) {
 	gone := func() error {
 		short, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
 		defer cancel()
-		if _, err := lab.AskVersion(short, c.address, session); err == nil {
+		if _, err := lab.AskVersion(short, address, session); err == nil {
 			return fmt.Errorf("the front-end still answers")
 		}
 		return nil
@@ -69,7 +77,7 @@ func (c *cluster) awaitAnswerElsewhere(ctx context.Context, bound time.Duration,
 	if err := await(ctx, bound, "front-end gone", gone); err != nil {
 		return time.Time{}, err
 	}
-	return lab.AwaitAnswer(ctx, c.address, session, bound-time.Since(after))
+	return lab.AwaitAnswer(ctx, address, session, bound-time.Since(after))
 }
 
 // lastEvent is the newest event of a kind about the service.

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	_ "embed"
 	"errors"
 	"fmt"
 	"os"
@@ -28,6 +29,11 @@ const (
 	// crmFatal is how pacemakerd ends when it must not be started again (CRM_EX_FATAL), as systemd knows it too.
 	crmFatal = 100
 )
+
+// RBDAgent is a resource agent in the place of ocf:ceph:rbd; its header says how it differs.
+//
+//go:embed stock/rbd
+var RBDAgent []byte
 
 // SeedCIB is a CIB for a cluster that forms: options of the cluster, and the text inside <resources> and
 // <constraints>. The nodes add themselves. Its feature set is one that every Pacemaker since 2.1.5 takes.

@@ -28,6 +28,7 @@ var tools = []struct{ name, pkg string }{
 	{"pacemakerd", "pacemaker"},
 	{"crm_mon", "pacemaker-cli-utils"},
 	{"fence_ipmilan", "fence-agents"},
+	{"modprobe", "kmod"},
 	{"rbd-fuse", "rbd-fuse"},
 }
 
