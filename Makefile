@@ -16,6 +16,7 @@ GOFILES = $(shell git ls-files -co --exclude-standard '*.go')
 N ?= 3
 CASE ?=
 RUNS ?= 10
+BASELINE ?= 3
 
 .PHONY: help check build test demo bench lab deps clean
 
@@ -52,8 +53,8 @@ test: ## check, then every lab; CASE=name runs one case
 demo: build ## a three-node cluster loses its holder, and the front-end answers again
 	@build/keepone-lab demo -bin build -json build/demo.json
 
-bench: build ## measure; CASE=name RUNS=n runs one
-	@build/keepone-lab bench -bin build -json build/bench.json -case '$(CASE)' -runs $(RUNS)
+bench: build ## measure, and the stock stack beside it; CASE=name RUNS=n BASELINE=n (0: no stock stack)
+	@build/keepone-lab bench -bin build -json build/bench.json -case '$(CASE)' -runs $(RUNS) -baseline $(BASELINE)
 
 lab: build ## keep a cluster of N=3 nodes up for a person
 	@build/keepone-lab cluster -bin build -n $(N)
