@@ -86,9 +86,10 @@ func (s *stock) group() string {
 		"device": "/run/rbd/" + lab.Pool + "/" + service, "directory": stockDirectory, "fstype": "ext4",
 	})
 	container := primitive(service, "heartbeat", "lxc", map[string]string{"container": service, "config": stockDirectory + "/config"})
-	return fmt.Sprintf("<group id=%[1]q><meta_attributes id=\"%[1]s-meta\">"+
-		"<nvpair id=\"%[1]s-stickiness\" name=\"resource-stickiness\" value=\"100\"/></meta_attributes>%[2]s</group>\n",
-		stockGroup, volume+files+container)
+	// It stays where it is when a node comes back.
+	stickiness := lab.NVPair(stockGroup+"-stickiness", "resource-stickiness", "100")
+	return fmt.Sprintf("<group id=%[1]q><meta_attributes id=\"%[1]s-meta\">%[2]s</meta_attributes>%[3]s</group>\n",
+		stockGroup, stickiness, volume+files+container)
 }
 
 // primitive is one resource with the operations that its kind is commonly given.
@@ -96,7 +97,7 @@ func primitive(id, provider, kind string, params map[string]string) string {
 	var text strings.Builder
 	fmt.Fprintf(&text, "<primitive id=%[1]q class=\"ocf\" provider=%[2]q type=%[3]q>\n<instance_attributes id=\"%[1]s-params\">", id, provider, kind)
 	for name, value := range params {
-		fmt.Fprintf(&text, "<nvpair id=\"%s-%s\" name=%q value=%q/>", id, name, name, value)
+		text.WriteString(lab.NVPair(id+"-"+name, name, value))
 	}
 	text.WriteString("</instance_attributes>\n<operations>")
 	for _, op := range [][3]string{{"start", "0", "60s"}, {"stop", "0", "60s"}, {"monitor", "10s", "40s"}} {
@@ -106,12 +107,21 @@ func primitive(id, provider, kind string, params map[string]string) string {
 	return text.String()
 }
 
-// awaitReady waits until every node that is on takes part, and the front-end answers.
+// awaitReady waits until every node that is on takes part, every resource runs, the fence devices too, and the
+// front-end answers.
 func (s *stock) awaitReady(ctx context.Context) error {
 	if err := s.AwaitPacemaker(ctx, formLimit); err != nil {
 		return err
 	}
-	if _, err := s.holder(ctx); err != nil {
+	all := func(v lab.CRMView) error {
+		for _, r := range v.Resources {
+			if v.Holder(r.ID) == "" {
+				return fmt.Errorf("%s is %s", r.ID, r.Role)
+			}
+		}
+		return nil
+	}
+	if err := s.AwaitCRM(ctx, formLimit, "every resource to run", all); err != nil {
 		return err
 	}
 	_, err := lab.AwaitAnswer(ctx, s.address, session, formLimit)

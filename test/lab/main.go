@@ -1,7 +1,8 @@
 // Package lab makes whole keepone clusters out of namespaces on one machine: nodes with two links each, a real
-// Ceph on memstore, one real IPMI BMC (ipmi_sim) per node whose power control really cuts the node, and the
-// payload that a service carries. Everything lives in a "room": a pid, mount, network, uts and ipc namespace of
-// its own, so that the death of the program that made it is the death of all that it made.
+// Ceph on memstore, one real IPMI BMC (ipmi_sim) per node whose power control really cuts the node, the payload that
+// a service carries, and corosync and Pacemaker for whoever wants them. Everything lives in a "room": a pid, mount,
+// network, uts and ipc namespace of its own, so that the death of the program that made it is the death of all that
+// it made.
 package lab
 
 import (

@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	_ "embed"
+	"encoding/xml"
 	"errors"
 	"fmt"
 	"os"
@@ -40,7 +41,7 @@ var RBDAgent []byte
 func SeedCIB(options map[string]string, resources, constraints string) string {
 	var list strings.Builder
 	for name, value := range options {
-		fmt.Fprintf(&list, "<nvpair id=\"option-%s\" name=%q value=%q/>", name, name, value)
+		list.WriteString(NVPair("option-"+name, name, value))
 	}
 	return fmt.Sprintf(`<cib crm_feature_set="3.16.1" validate-with="pacemaker-3.9" admin_epoch="0" epoch="1" num_updates="0">
 <configuration>
@@ -52,6 +53,13 @@ func SeedCIB(options map[string]string, resources, constraints string) string {
 <status/>
 </cib>
 `, list.String(), resources, constraints)
+}
+
+// NVPair is one name and value as a CIB has it.
+func NVPair(id, name, value string) string {
+	var escaped strings.Builder
+	_ = xml.EscapeText(&escaped, []byte(value)) // a strings.Builder takes everything
+	return fmt.Sprintf("<nvpair id=%q name=%q value=\"%s\"/>", id, name, escaped.String())
 }
 
 // FenceDevice is the stock fence agent of a node's BMC as a resource, for SeedCIB.
@@ -66,7 +74,7 @@ func (b *BMC) FenceDevice() string {
 		{"lanplus", "1"},
 		{"cipher", strconv.Itoa(CipherSuite)},
 	} {
-		fmt.Fprintf(&params, "<nvpair id=\"%s-%s\" name=%q value=%q/>", id, p[0], p[0], p[1])
+		params.WriteString(NVPair(id+"-"+p[0], p[0], p[1]))
 	}
 	return fmt.Sprintf(`<primitive id=%[1]q class="stonith" type="fence_ipmilan">
 <instance_attributes id="%[1]s-params">%[2]s</instance_attributes>
