@@ -159,20 +159,36 @@ func (n *Node) StartPacemaker(ctx context.Context) error {
 	return errors.Join(n.Start(ctx, Corosync), n.Start(ctx, Pacemakerd))
 }
 
-// StopPacemaker ends both daemons of a node in good order: its resources stop or move first.
-func (n *Node) StopPacemaker(ctx context.Context) error {
-	return errors.Join(n.Stop(ctx, Pacemakerd), n.Stop(ctx, Corosync))
-}
-
-// StopPacemaker ends the cluster: on every node that is on, at once.
+// StopPacemaker ends the cluster on every node that is on: all of Pacemaker first, in good order, and corosync only
+// then. A node that left with its corosync would take quorum from those that still stop their resources.
 func (l *Lab) StopPacemaker(ctx context.Context) error {
-	var steps []func(context.Context) error
-	for _, n := range l.nodes {
-		if n.IsUp() {
-			steps = append(steps, n.StopPacemaker)
+	if err := l.settle(ctx); err != nil {
+		return err
+	}
+	for _, p := range []Program{Pacemakerd, Corosync} {
+		var steps []func(context.Context) error
+		for _, n := range l.nodes {
+			if n.IsUp() {
+				steps = append(steps, func(ctx context.Context) error { return n.Stop(ctx, p) })
+			}
+		}
+		if err := together(ctx, steps...); err != nil {
+			return err
 		}
 	}
-	return together(ctx, steps...)
+	return nil
+}
+
+// settle waits until Pacemaker has nothing more to do. A node that leaves while the DC waits for its probes keeps the
+// DC from stopping until they time out.
+func (l *Lab) settle(ctx context.Context) error {
+	for _, n := range l.nodes {
+		if n.IsUp() && !n.isPaused() {
+			_, err := n.Exec(ctx, "crm_resource", "--wait", "--timeout", "30s")
+			return err
+		}
+	}
+	return nil
 }
 
 // AwaitPacemaker waits until every node that is on is online in a quorate cluster with a DC.

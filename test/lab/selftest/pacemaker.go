@@ -104,11 +104,24 @@ func dummyHolder(ctx context.Context, t *lab.T, not *lab.Node) (*lab.Node, error
 
 // daemonReturns kills one of Pacemaker's own daemons: its master starts it again.
 func daemonReturns(ctx context.Context, t *lab.T, n *lab.Node) error {
-	if err := n.SignalProgram("pacemaker-attrd", syscall.SIGKILL); err != nil {
+	const daemon = "pacemaker-attrd"
+	first, err := n.Exec(ctx, "pidof", daemon)
+	if err != nil {
 		return err
 	}
-	back := func() bool { return n.SignalProgram("pacemaker-attrd", syscall.SIGCONT) == nil }
-	return t.Await(ctx, 10*time.Second, "the return of pacemaker-attrd", back)
+	if err := n.SignalProgram(daemon, syscall.SIGKILL); err != nil {
+		return err
+	}
+	// While it is away a controller that stops needs it, and takes its absence for fatal.
+	back := func() bool {
+		again, err := n.Exec(ctx, "pidof", daemon)
+		if err != nil || again == first {
+			return false
+		}
+		_, err = n.Exec(ctx, "attrd_updater", "--name", "selftest", "--update", "1")
+		return err == nil
+	}
+	return t.Await(ctx, 10*time.Second, "the return of "+daemon, back)
 }
 
 // staysInNode shows that what was installed on nodes is nowhere else.
