@@ -41,7 +41,9 @@ type Disk interface {
 // Loop is a loop device that clears itself after its last user.
 type Loop interface {
 	Name() string
-	Release() error
+	Keep() error                       // it stays when its last user is gone
+	Drop() error                       // takes Keep back
+	Release() error                    // lets it go; once
 	Cleared(ctx context.Context) error // waits
 }
 
@@ -137,6 +139,9 @@ func (r *run) steps(ctx context.Context) error {
 		if err := r.volume(ctx); err != nil {
 			return err
 		}
+	}
+	if r.plan.Stage == core.StagePromoted {
+		return nil
 	}
 	return r.container(ctx)
 }

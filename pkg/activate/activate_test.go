@@ -87,6 +87,8 @@ func (s *stage) Attach(_ context.Context, file string) (Loop, error) {
 type fakeLoop struct{ s *stage }
 
 func (fakeLoop) Name() string                      { return "/dev/loop7" }
+func (l fakeLoop) Keep() error                     { return l.s.do("keep loop") }
+func (l fakeLoop) Drop() error                     { return l.s.do("drop loop") }
 func (l fakeLoop) Release() error                  { return l.s.do("release loop") }
 func (l fakeLoop) Cleared(context.Context) error   { return l.s.do("cleared") }
 func (s *stage) Full(context.Context, string) bool { return s.full }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 
+	"github.com/keepone-ha/keepone/pkg/core"
 	"github.com/keepone-ha/keepone/pkg/release"
 	"github.com/keepone-ha/keepone/pkg/worker"
 )
@@ -100,6 +101,9 @@ func (r *run) volume(ctx context.Context) error {
 	if err := r.Caller.AwaitGo(ctx); err != nil {
 		return fmt.Errorf("wait for the client's address to be committed: %w", err)
 	}
+	if r.plan.Stage == core.StagePromoted {
+		return r.keep(ctx, loop)
+	}
 	if err := r.mount(ctx, device); err != nil {
 		return err
 	}
@@ -110,6 +114,30 @@ func (r *run) volume(ctx context.Context) error {
 		}
 	}
 	return r.report(worker.Progress{Step: worker.StepMounted})
+}
+
+// keep ends an activation that goes no further than the device: whoever ordered it mounts it.
+func (r *run) keep(ctx context.Context, loop Loop) error {
+	if err := r.ready(ctx); err != nil {
+		return err
+	}
+	if loop != nil {
+		r.undo = append(r.undo, func(context.Context) error { return loop.Drop() })
+		if err := loop.Keep(); err != nil {
+			return err
+		}
+	}
+	r.record.Storage.Kept = true
+	if err := r.save(); err != nil {
+		return err
+	}
+	if err := r.report(worker.Progress{Step: worker.StepPromoted}); err != nil {
+		return err
+	}
+	if loop != nil {
+		_ = loop.Release() // with the process at the latest
+	}
+	return nil
 }
 
 func (r *run) mapImage(ctx context.Context) error {

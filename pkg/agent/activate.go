@@ -38,7 +38,7 @@ func (r *runner) activate(ctx context.Context, state core.State, grant core.Gran
 	follow := r.whileWanted(bounded, cancel, grant)
 	began := time.Now()
 	times, failure := r.bring(bounded, plan, spec)
-	if ctx.Err() == nil && failure == nil {
+	if ctx.Err() == nil && failure == nil && plan.Stage == core.StageRunning {
 		failure = r.answers(bounded, spec, &times)
 	}
 	cancel()
@@ -55,6 +55,11 @@ func (r *runner) activate(ctx context.Context, state core.State, grant core.Gran
 	default:
 		return r.stopAfter(ctx, state, grant, failure)
 	}
+	if plan.Stage == core.StagePromoted {
+		r.log.Info("promoted", "epoch", grant.Epoch, "after", time.Since(began))
+		r.report(ctx, core.Promoted{Service: r.name, Epoch: grant.Epoch, Instance: grant.Instance, Run: grant.Run, Storage: times.storage})
+		return retryShort
+	}
 	r.log.Info("answers", "epoch", grant.Epoch, "run", grant.Run, "after", time.Since(began))
 	r.report(ctx, core.Started{
 		Service: r.name, Epoch: grant.Epoch, Instance: grant.Instance, Run: grant.Run,
@@ -63,10 +68,10 @@ func (r *runner) activate(ctx context.Context, state core.State, grant core.Gran
 	return retryShort
 }
 
-// wanted reports whether State still wants this very run here.
+// wanted reports whether State still wants this very run here, and whoever claimed it still waits.
 func (r *runner) wanted(state core.State, grant core.Grant) bool {
 	d, now := want(state, r.cfg.Self, r.cfg.Instance, r.name)
-	return d == hold && now.Epoch == grant.Epoch && now.Run == grant.Run
+	return d == hold && now.Epoch == grant.Epoch && now.Run == grant.Run && r.claimed(state)
 }
 
 // whileWanted cancels an activation whose grant is wanted back: a holder that goes on starting for its whole limit
@@ -76,6 +81,10 @@ func (r *runner) whileWanted(ctx context.Context, cancel context.CancelFunc, gra
 	go func() {
 		defer close(ended)
 		for {
+			var claims <-chan struct{} // nil: without a cluster manager nothing comes of it
+			if r.cfg.Claims != nil {
+				_, claims = r.cfg.Claims.Claimed(r.name)
+			}
 			state, changed := r.cfg.Replica.Watch()
 			if !r.wanted(state, grant) {
 				cancel()
@@ -85,6 +94,7 @@ func (r *runner) whileWanted(ctx context.Context, cancel context.CancelFunc, gra
 			case <-ctx.Done():
 				return
 			case <-changed:
+			case <-claims:
 			}
 		}
 	}()
@@ -149,6 +159,9 @@ func (r *runner) bring(ctx context.Context, plan worker.Plan, spec core.ServiceS
 				if err := helper.Go(); err != nil {
 					return times, &worker.Failure{Code: worker.CodeUnknown, Message: err.Error()}
 				}
+			case worker.StepPromoted:
+				times.storage = time.Since(last)
+				return times, nil
 			case worker.StepMounted:
 				times.storage, last = time.Since(last), time.Now()
 			case worker.StepStarted:

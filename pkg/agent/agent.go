@@ -83,6 +83,12 @@ type Prober interface {
 	Probe(ctx context.Context, svc core.ServiceSpec) error
 }
 
+// Claims is what a cluster manager has asked for on this node and still waits for.
+type Claims interface {
+	// Claimed reports whether the service is claimed, and a channel that is closed when that may have changed.
+	Claimed(name core.ServiceName) (bool, <-chan struct{})
+}
+
 // Config is what an agent works with.
 type Config struct {
 	Self     core.NodeName
@@ -93,6 +99,7 @@ type Config struct {
 	Node     Node
 	Net      Net
 	Prober   Prober
+	Claims   Claims                                  // of a cluster manager
 	Leased   func(core.ServiceName, core.Epoch) bool // the guard's word that the lease is live
 	Log      *slog.Logger
 }
@@ -139,6 +146,18 @@ func (a *Agent) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-changed:
+		}
+	}
+}
+
+// Wake has the service looked at now: something of it was changed by another hand.
+func (a *Agent) Wake(name core.ServiceName) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if r := a.runners[name]; r != nil {
+		select {
+		case r.woken <- struct{}{}:
+		default:
 		}
 	}
 }

@@ -8,7 +8,7 @@ import (
 )
 
 func (s step) String() string {
-	return [...]string{"rest", "activate", "adopt", "restart", "lost", "clean", "vacant"}[s]
+	return [...]string{"rest", "activate", "adopt", "restart", "lost", "clean", "vacant", "mapped"}[s]
 }
 
 func TestNext(t *testing.T) {

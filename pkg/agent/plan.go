@@ -43,6 +43,7 @@ const (
 	lost                 // the container ended: say so
 	clean                // take down what is here
 	vacant               // nothing is here: say vacated
+	mapped               // as far as it is wanted: say promoted
 )
 
 // next says what to do. It is pure: the whole of the agent's judgement.
@@ -61,6 +62,8 @@ func next(d duty, g core.Grant, here Here) step {
 		return vacant // stopped on this node, and buried: only another grant can start it again (I7)
 	case !live:
 		return activate
+	case g.Staged:
+		return nextStaged(g, here)
 	case !facts.Mounted || !facts.Mapper:
 		return clean // an activation that a daemon's end cut short, or storage that went away
 	case g.Phase == core.PhaseFailed && (!facts.Init || g.Run > rec.Attempt):
@@ -69,6 +72,34 @@ func next(d duty, g core.Grant, here Here) step {
 		return restart
 	case here.Buried || rec.Marks.Halted || rec.Marks.Contained:
 		return clean // its lease ended, or somebody stops it: nothing of this attempt goes on (I5, I7)
+	case !facts.Init:
+		return lost
+	}
+	return adopt
+}
+
+// nextStaged is next for a volume that a cluster manager's other resources use: it stays when the container ends, until
+// whoever mapped it has it taken down.
+func nextStaged(g core.Grant, here Here) step {
+	rec, facts := here.Record, here.Facts
+	stopped := here.Buried || rec.Marks.Halted || rec.Marks.Contained
+	switch {
+	case !facts.Mapper || !rec.Storage.Kept:
+		return clean
+	case g.Stage == core.StagePromoted && g.Phase == core.PhaseStarting:
+		return mapped
+	case g.Stage == core.StagePromoted:
+		return rest
+	case g.Run > rec.Attempt && g.Phase == core.PhaseFailed:
+		return mapped // it failed before it began
+	case g.Run > rec.Attempt:
+		return restart
+	case stopped && facts.Init:
+		return rest // it shuts down
+	case stopped:
+		return mapped
+	case !facts.Init && g.Phase == core.PhaseFailed:
+		return rest
 	case !facts.Init:
 		return lost
 	}
@@ -92,7 +123,7 @@ func (r *runner) plan(s core.State, g core.Grant) (worker.Plan, bool) {
 		Takeover:  takeover(s, r.name, g.Epoch),
 		Container: worker.Container{Name: string(r.name), Network: spec.Network, Link: LinkName(r.name)},
 		Cgroup:    filepath.Join(cgroup, "run"), MapCgroup: filepath.Join(cgroup, "map"),
-		Limit: spec.StartLimit, StopLimit: spec.StopLimit,
+		Limit: spec.StartLimit, StopLimit: spec.StopLimit, Stage: g.Stage,
 	}, true
 }
 

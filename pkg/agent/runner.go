@@ -25,6 +25,7 @@ type runner struct {
 
 	announcing announcement
 	failed     failedStart
+	woken      chan struct{}
 
 	mu   sync.Mutex
 	does string
@@ -37,7 +38,7 @@ type failedStart struct {
 }
 
 func newRunner(cfg Config, name core.ServiceName) *runner {
-	return &runner{cfg: cfg, name: name, log: cfg.Log.With("service", string(name))}
+	return &runner{cfg: cfg, name: name, log: cfg.Log.With("service", string(name)), woken: make(chan struct{}, 1)}
 }
 
 func (r *runner) doing() string {
@@ -64,6 +65,7 @@ func (r *runner) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 		case <-changed:
+		case <-r.woken:
 		case <-time.After(wait):
 		}
 	}
@@ -79,9 +81,23 @@ func (r *runner) step(ctx context.Context, state core.State) time.Duration {
 	}
 	switch next(d, grant, here) {
 	case activate:
+		if !r.claimed(state) {
+			r.report(ctx, core.Vacated{Service: r.name, Epoch: grant.Epoch, Instance: grant.Instance})
+			return retryShort
+		}
 		return r.activate(ctx, state, grant, false)
 	case restart:
+		if !r.claimed(state) {
+			r.report(ctx, core.RunFailed{
+				Service: r.name, Epoch: grant.Epoch, Instance: grant.Instance, Run: grant.Run, Reason: "the cluster manager waits for it no more",
+			})
+			return retryShort
+		}
 		return r.restart(ctx, state, grant, *here.Record)
+	case mapped:
+		r.now("promoted")
+		r.report(ctx, core.Promoted{Service: r.name, Epoch: grant.Epoch, Instance: grant.Instance, Run: grant.Run})
+		return retryShort
 	case adopt:
 		return r.watch(ctx, state, grant, *here.Record)
 	case lost:
@@ -102,6 +118,15 @@ func (r *runner) step(ctx context.Context, state core.State) time.Duration {
 	}
 	r.now("")
 	return lookAgain
+}
+
+// claimed reports whether an activation is still waited for. Where no cluster manager orders, the grant says it.
+func (r *runner) claimed(state core.State) bool {
+	if state.Spec.Manager != core.ManagerPacemaker {
+		return true
+	}
+	claimed, _ := r.cfg.Claims.Claimed(r.name)
+	return claimed
 }
 
 // why is what made the grant's activation fail, as far as this daemon remembers, or the other words.

@@ -36,6 +36,8 @@ func (r *runner) watch(ctx context.Context, state core.State, grant core.Grant, 
 			return 0
 		case <-exited:
 			return 0 // the next look finds it lost, or contained
+		case <-r.woken:
+			return retryShort
 		case <-changed:
 			continue
 		case <-probes.C:
@@ -43,6 +45,7 @@ func (r *runner) watch(ctx context.Context, state core.State, grant core.Grant, 
 		err := r.probe(ctx, *spec)
 		if err == nil {
 			failures = 0
+			r.now("running")
 			r.answeredAtLast(ctx, grant)
 			continue
 		}
@@ -50,7 +53,11 @@ func (r *runner) watch(ctx context.Context, state core.State, grant core.Grant, 
 		if _, g := want(r.cfg.Replica.State(), r.cfg.Self, r.cfg.Instance, r.name); g.Phase == core.PhaseStarting {
 			continue
 		}
-		if failures++; failures >= patience(*spec) && ctx.Err() == nil {
+		if failures++; state.Spec.Manager == core.ManagerPacemaker {
+			r.now(fmt.Sprintf("running; its probes fail: %v", err)) // the cluster manager's own monitor decides
+			continue
+		}
+		if failures >= patience(*spec) && ctx.Err() == nil {
 			r.report(ctx, core.RunFailed{
 				Service: r.name, Epoch: grant.Epoch, Instance: grant.Instance, Run: grant.Run,
 				Reason: fmt.Sprintf("%d probes failed in a row: %v", failures, err),

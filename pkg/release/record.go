@@ -54,6 +54,7 @@ type Storage struct {
 	Pool    string // with Image: finds a kernel mapping whose Device was never recorded
 	Image   string //
 	Address string // storage client address IP:0/NONCE
+	Kept    bool   // the device is to stay without a mount: a cluster manager mounts it
 }
 
 // Network is the container's link as the host sees it.

@@ -49,6 +49,7 @@ type Plan struct {
 	Limit     time.Duration // bound of the whole activation
 	StopLimit time.Duration // for the record: of the graceful part of a stop
 	Restart   bool          // volume is mounted: only start the container
+	Stage     core.Stage    // how far: promoted ends with the mapped device, which then stays
 }
 
 // Mapped is the one line that the mapper prints: once its device is ready, or once it failed. It gets its Plan as
@@ -76,6 +77,7 @@ type Step string
 const (
 	StepLease    Step = "lease"    // lease and grant are live
 	StepMapped   Step = "mapped"   // image checked, lock taken, epoch written and read again, mapped: Progress.Address
+	StepPromoted Step = "promoted" // the end of a plan that goes no further: the device stays until it is taken down
 	StepMounted  Step = "mounted"  // file system checked and mounted
 	StepStarted  Step = "started"  // the container's init runs: Progress.InitPID
 	StepFailed   Step = "failed"   // Progress.Failure says why; the helper ends

@@ -143,6 +143,27 @@ func configure(device string, backing *os.File) (*Loop, error) {
 	return loop, nil
 }
 
+// Keep lets the device stay attached when its last user is gone, until Detach.
+func (l *Loop) Keep() error {
+	info, err := unix.IoctlLoopGetStatus64(int(l.file.Fd()))
+	if err == nil {
+		info.Flags &^= unix.LO_FLAGS_AUTOCLEAR
+		err = unix.IoctlLoopSetStatus64(int(l.file.Fd()), info)
+	}
+	if err != nil {
+		return fmt.Errorf("keep %s: %w", l.Device, err)
+	}
+	return nil
+}
+
+// Drop takes Keep back.
+func (l *Loop) Drop() error {
+	if err := unix.IoctlSetInt(int(l.file.Fd()), unix.LOOP_CLR_FD, 0); err != nil && !errors.Is(err, unix.ENXIO) {
+		return fmt.Errorf("detach %s: %w", l.Device, err)
+	}
+	return nil
+}
+
 // Release lets the device go. Unless it is mounted, that clears it.
 func (l *Loop) Release() error {
 	if err := l.file.Close(); err != nil {
