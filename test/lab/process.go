@@ -76,26 +76,34 @@ func (n *Node) Exec(ctx context.Context, argv ...string) (string, error) {
 
 // ExecInput is Exec with text on the program's standard input.
 func (n *Node) ExecInput(ctx context.Context, input string, argv ...string) (string, error) {
-	pid := n.InitPID()
-	if pid == 0 {
-		return "", fmt.Errorf("run %s on %s: the node is off", argv[0], n.Name)
+	cmd, group, err := n.entering(ctx, argv)
+	if err != nil {
+		return "", err
 	}
-	// A cgroup of its own, so that the end of the program can take its children with it.
-	group := filepath.Join(n.group(), fmt.Sprintf("exec-%d", n.execs.Add(1)))
-	if err := os.Mkdir(group, 0o755); err != nil {
-		return "", fmt.Errorf("make cgroup: %w", err)
-	}
-	enter := append([]string{"enter", group, strconv.Itoa(pid)}, argv...)
-	cmd := exec.CommandContext(ctx, n.lab.room.exe, enter...)
-	cmd.Env = nodeEnv(n.lab.BinDir)
 	cmd.Stdin = strings.NewReader(input)
-	cmd.Cancel = func() error { return errors.Join(killGroup(group), cmd.Process.Kill()) }
 	out, err := output(ctx, cmd)
 	if err != nil {
 		err = fmt.Errorf("%s: %s: %w", n.Name, argv[0], err)
 	}
 	_ = syscall.Rmdir(group) // stays if the program left a daemon behind, until the power goes
 	return out, err
+}
+
+// entering is a command that becomes a program in the node once it is started, in a cgroup of its own, so that the
+// end of the program can take its children with it.
+func (n *Node) entering(ctx context.Context, argv []string) (cmd *exec.Cmd, group string, err error) {
+	pid := n.InitPID()
+	if pid == 0 {
+		return nil, "", fmt.Errorf("run %s on %s: the node is off", argv[0], n.Name)
+	}
+	group = filepath.Join(n.group(), fmt.Sprintf("exec-%d", n.execs.Add(1)))
+	if err := os.Mkdir(group, 0o755); err != nil {
+		return nil, "", fmt.Errorf("make cgroup: %w", err)
+	}
+	cmd = exec.CommandContext(ctx, n.lab.room.exe, append([]string{"enter", group, strconv.Itoa(pid)}, argv...)...)
+	cmd.Env = nodeEnv(n.lab.BinDir)
+	cmd.Cancel = func() error { return errors.Join(killGroup(group), cmd.Process.Kill()) }
+	return cmd, group, nil
 }
 
 // enter moves itself into a node's cgroup and becomes a program in all of the node's namespaces. Being born in the
