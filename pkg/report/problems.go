@@ -37,7 +37,8 @@ func (b builder) quorumProblem(s Status) Problem {
 	}
 	next := "wait a few seconds for an election, then look again"
 	if len(silent) > 0 {
-		next = "bring back enough of " + strings.Join(silent, ", ") + ", or their links to this node"
+		next = "bring back enough of " + strings.Join(silent, ", ") + ", or their links to this node; " +
+			"only if a majority is destroyed for ever: keepone recover"
 	}
 	return Problem{"cluster", "no leader is sure of a quorum: nothing can be started or moved, and holders contain " +
 		"what they run when their leases end", next}

@@ -23,35 +23,20 @@ func addBad(name string, noCeph bool, nodes int, run func(ctx context.Context, l
 	})
 }
 
-// found makes a cluster of the first node alone, whose document names all of them.
-func found(ctx context.Context, l *lab.Lab) (*cluster, error) {
-	c := &cluster{Lab: l, address: lab.ServiceAddress(1)}
-	c.document = c.text()
-	for _, n := range l.Nodes() {
-		if err := write(n, nodeFile, c.node(n)); err != nil {
-			return nil, err
-		}
-	}
-	first := l.Node(1)
-	if err := write(first, clusterFile, c.document); err != nil {
-		return nil, err
-	}
-	if _, err := c.keepone(ctx, first, "init", "--config", clusterFile); err != nil {
-		return nil, err
-	}
-	if err := boot(ctx, first); err != nil {
+// foundAlone makes a cluster of the first node alone and waits until it answers for itself.
+func foundAlone(ctx context.Context, l *lab.Lab) (*cluster, error) {
+	c, err := found(ctx, l)
+	if err != nil {
 		return nil, err
 	}
 	return c, await(ctx, formLimit, "quorum of one", func() error {
-		s, err := c.status(ctx, first)
+		s, err := c.status(ctx, l.Node(1))
 		if err == nil && !s.Quorum {
 			err = errors.New("no quorum")
 		}
 		return err
 	})
 }
-
-const clusterFile = "/etc/keepone/cluster.toml"
 
 // refused runs a command that must be refused in so many words, and quickly.
 func (c *cluster) refused(ctx context.Context, n *lab.Node, words []string, args ...string) error {

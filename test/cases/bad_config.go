@@ -27,7 +27,7 @@ const badFile = "/etc/keepone/bad.toml"
 // cluster's beginning: each is refused by file and line, and the cluster keeps the document that it had.
 func addDocument(name string, ch change) {
 	addBad(name, true, 1, func(ctx context.Context, l *lab.Lab) error {
-		c, err := found(ctx, l)
+		c, err := foundAlone(ctx, l)
 		if err != nil {
 			return err
 		}

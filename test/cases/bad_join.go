@@ -24,7 +24,7 @@ const identityDir = "/var/lib/keepone/pki"
 
 // initTwice founds on a member once more: its identity and its cluster stay.
 func initTwice(ctx context.Context, l *lab.Lab) error {
-	c, err := found(ctx, l)
+	c, err := foundAlone(ctx, l)
 	if err != nil {
 		return err
 	}
@@ -92,7 +92,7 @@ func (c *cluster) joinsNow(ctx context.Context, n *lab.Node) error {
 
 // tokenUsed joins twice with one token: the second time the node lost its identity, as after a new installation.
 func tokenUsed(ctx context.Context, l *lab.Lab) error {
-	c, err := found(ctx, l)
+	c, err := foundAlone(ctx, l)
 	if err != nil {
 		return err
 	}
@@ -119,7 +119,7 @@ func tokenUsed(ctx context.Context, l *lab.Lab) error {
 
 // tokenExpired joins after the token's end, by the cluster's own clock.
 func tokenExpired(ctx context.Context, l *lab.Lab) error {
-	c, err := found(ctx, l)
+	c, err := foundAlone(ctx, l)
 	if err != nil {
 		return err
 	}
@@ -141,7 +141,7 @@ func tokenExpired(ctx context.Context, l *lab.Lab) error {
 
 // duplicateName lets a third machine call itself by the name of a node that is online.
 func duplicateName(ctx context.Context, l *lab.Lab) error {
-	c, err := found(ctx, l)
+	c, err := foundAlone(ctx, l)
 	if err != nil {
 		return err
 	}
@@ -175,7 +175,7 @@ func duplicateName(ctx context.Context, l *lab.Lab) error {
 
 // wrongCA gives a member the identity that another cluster made for it, as a wrong backup does.
 func wrongCA(ctx context.Context, l *lab.Lab) error {
-	c, err := found(ctx, l)
+	c, err := foundAlone(ctx, l)
 	if err != nil {
 		return err
 	}

@@ -20,6 +20,8 @@ const (
 	session   = "oneadmin:opennebula"
 	formLimit = 40 * time.Second
 	nodeFile  = "/etc/keepone/node.toml"
+
+	clusterFile = "/etc/keepone/cluster.toml"
 )
 
 // cluster is a formed keepone cluster.
@@ -63,9 +65,12 @@ type event struct {
 	Phases  map[string]float64 `json:"phases"` // seconds
 }
 
+// edit changes the document before the cluster is founded by it.
+type edit func(document string) string
+
 // form makes a cluster of all nodes of a lab, by the operator's commands alone, with the service running.
-func form(ctx context.Context, l *lab.Lab) (*cluster, error) {
-	c, err := prepare(ctx, l)
+func form(ctx context.Context, l *lab.Lab, edits ...edit) (*cluster, error) {
+	c, err := prepare(ctx, l, edits...)
 	if err != nil {
 		return nil, err
 	}
@@ -95,22 +100,9 @@ func (c *cluster) awaitCandidates(ctx context.Context, bound time.Duration) erro
 }
 
 // prepare founds the cluster and lets every node join; the service has no volume yet.
-func prepare(ctx context.Context, l *lab.Lab) (*cluster, error) {
-	c := &cluster{Lab: l, address: lab.ServiceAddress(1)}
-	c.document = c.text()
-	for _, n := range l.Nodes() {
-		if err := write(n, nodeFile, c.node(n)); err != nil {
-			return nil, err
-		}
-	}
-	first := l.Node(1)
-	if err := write(first, "/etc/keepone/cluster.toml", c.document); err != nil {
-		return nil, err
-	}
-	if _, err := c.keepone(ctx, first, "init", "--config", "/etc/keepone/cluster.toml"); err != nil {
-		return nil, err
-	}
-	if err := boot(ctx, first); err != nil {
+func prepare(ctx context.Context, l *lab.Lab, edits ...edit) (*cluster, error) {
+	c, err := found(ctx, l, edits...)
+	if err != nil {
 		return nil, err
 	}
 	for _, n := range l.Nodes()[1:] {
@@ -119,6 +111,28 @@ func prepare(ctx context.Context, l *lab.Lab) (*cluster, error) {
 		}
 	}
 	return c, c.awaitOnline(ctx, formLimit)
+}
+
+// found makes a cluster of the first node alone, whose document names all of them.
+func found(ctx context.Context, l *lab.Lab, edits ...edit) (*cluster, error) {
+	c := &cluster{Lab: l, address: lab.ServiceAddress(1)}
+	c.document = c.text()
+	for _, change := range edits {
+		c.document = change(c.document)
+	}
+	for _, n := range l.Nodes() {
+		if err := write(n, nodeFile, c.node(n)); err != nil {
+			return nil, err
+		}
+	}
+	first := l.Node(1)
+	if err := write(first, clusterFile, c.document); err != nil {
+		return nil, err
+	}
+	if _, err := c.keepone(ctx, first, "init", "--config", clusterFile); err != nil {
+		return nil, err
+	}
+	return c, boot(ctx, first)
 }
 
 // join lets one node in with a token of its own.

@@ -18,6 +18,7 @@ type kind struct {
 	nodes  int
 	spread bool
 	bare   bool // no volume and no running service: the case makes its own
+	edit   edit // of the document, nil: none
 }
 
 // add registers a case that gets a formed cluster.
@@ -29,7 +30,11 @@ func add(name string, k kind, run func(ctx context.Context, c *cluster) error) {
 			if k.bare {
 				begin = prepare
 			}
-			c, err := begin(ctx, t.Lab)
+			var edits []edit
+			if k.edit != nil {
+				edits = append(edits, k.edit)
+			}
+			c, err := begin(ctx, t.Lab, edits...)
 			if err != nil {
 				return err
 			}
