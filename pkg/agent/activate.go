@@ -14,6 +14,7 @@ import (
 const (
 	leasePoll   = 10 * time.Millisecond  // an ack takes 1 to 5 ms after the grant
 	probeFirst  = 250 * time.Millisecond // patience of the first probe; doubles
+	probeLast   = time.Minute            // and then it is the probe's own bound that counts
 	probeSoon   = 50 * time.Millisecond  // between probes until the first healthy one
 	commitBound = 5 * time.Second        // of one try to commit a client's address
 )
@@ -284,13 +285,16 @@ func (r *runner) answers(ctx context.Context, spec core.ServiceSpec, times *took
 	began := time.Now()
 	var last error
 	// The first probes are impatient: a frame lost while switches learn the address must not cost a whole timeout.
-	for patience := probeFirst; ; patience *= 2 {
+	for patience := probeFirst; ; patience = min(2*patience, probeLast) {
 		impatient, cancel := context.WithTimeout(ctx, patience)
-		last = r.cfg.Prober.Probe(impatient, spec)
+		err := r.cfg.Prober.Probe(impatient, spec)
 		cancel()
-		if last == nil {
+		if err == nil {
 			times.probe = time.Since(began)
 			return nil
+		}
+		if ctx.Err() == nil || last == nil { // one that was cut short says nothing of the service
+			last = err
 		}
 		select {
 		case <-ctx.Done():

@@ -188,6 +188,26 @@ func TestNeverAnswers(t *testing.T) {
 }
 
 // TestFailureKeepsItsWords: the report of a failed activation is lost; the next look says the same.
+// TestSlowToAnswer: a service that says no at once, again and again, is asked until its start limit.
+func TestSlowToAnswer(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBed(t, starts(5))
+		b.health = errAway
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := b.start(ctx)
+		time.Sleep(starting - time.Second)
+		b.mu.Lock()
+		b.health = nil
+		b.mu.Unlock()
+		time.Sleep(5 * time.Second)
+		cancel()
+		<-ended
+		if said := b.log(); !slices.Contains(said, "started 5/1") {
+			t.Errorf("said %q", said)
+		}
+	})
+}
+
 func TestFailureKeepsItsWords(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		b := newBed(t, starts(5))

@@ -297,8 +297,11 @@ func (b *bed) Announce(ctx context.Context, a Announcement, good func() bool) {
 	}
 }
 
-func (b *bed) Probe(context.Context, core.ServiceSpec) error {
+func (b *bed) Probe(ctx context.Context, _ core.ServiceSpec) error {
 	time.Sleep(time.Millisecond)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.health == nil && !b.here.Facts.Init {
