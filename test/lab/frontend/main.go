@@ -1,5 +1,5 @@
 // Command keepone-frontend stands in for an OpenNebula front-end inside a lab's container: it answers the two
-// XML-RPC calls that a probe makes (port 2633), and appends records that it acknowledges only when they are on
+// XML-RPC calls that a probe makes (port 2633) and a page for a simpler one, and appends records that it acknowledges only when they are on
 // disk (port 2634).
 package main
 

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"time"
 )
@@ -25,7 +27,10 @@ func serve(ctx context.Context, dir string) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("listen for calls: %w", err), records.Close())
 	}
-	server := &http.Server{Handler: &oned{credentials: filepath.Join(dir, ".one", "one_auth")}, ReadHeaderTimeout: 5 * time.Second}
+	pages := http.NewServeMux()
+	pages.Handle("/", &oned{credentials: filepath.Join(dir, ".one", "one_auth")})
+	pages.HandleFunc("GET /well", well)
+	server := &http.Server{Handler: pages, ReadHeaderTimeout: 5 * time.Second}
 	ended := make(chan error, 2)
 	go func() { ended <- server.Serve(calls) }()
 	go func() { ended <- log.serve(records) }()
@@ -35,6 +40,19 @@ func serve(ctx context.Context, dir string) error {
 	case err = <-ended:
 	}
 	return errors.Join(err, server.Close(), ignoreClosed(records.Close()))
+}
+
+// wellFile is there while somebody in the container says that all is well. It is in memory, so that each life of the
+// container begins without it.
+const wellFile = "/tmp/well"
+
+// well is a page for probes that know nothing of XML-RPC.
+func well(w http.ResponseWriter, _ *http.Request) {
+	if _, err := os.Stat(wellFile); err != nil {
+		http.Error(w, "not well: "+wellFile+" is missing", http.StatusServiceUnavailable)
+		return
+	}
+	_, _ = io.WriteString(w, "well\n")
 }
 
 func ignoreClosed(err error) error {
