@@ -65,8 +65,8 @@ type event struct {
 	Phases  map[string]float64 `json:"phases"` // seconds
 }
 
-// edit changes the document before the cluster is founded by it.
-type edit func(document string) string
+// edit changes a cluster's document, and its address with it, before it is founded.
+type edit func(c *cluster)
 
 // form makes a cluster of all nodes of a lab, by the operator's commands alone, with the service running.
 func form(ctx context.Context, l *lab.Lab, edits ...edit) (*cluster, error) {
@@ -118,7 +118,7 @@ func found(ctx context.Context, l *lab.Lab, edits ...edit) (*cluster, error) {
 	c := &cluster{Lab: l, address: lab.ServiceAddress(1)}
 	c.document = c.text()
 	for _, change := range edits {
-		c.document = change(c.document)
+		change(c)
 	}
 	for _, n := range l.Nodes() {
 		if err := write(n, nodeFile, c.node(n)); err != nil {

@@ -17,9 +17,7 @@ func init() {
 }
 
 // bmcAlone leaves the BMC as the one proof that a program can bring: with it dead, a person must vouch.
-func bmcAlone(document string) string {
-	return document + "[service.fencing]\nproofs = [\"bmc-off\"]\n"
-}
+func bmcAlone(c *cluster) { c.document += "[service.fencing]\nproofs = [\"bmc-off\"]\n" }
 
 // majorityGone destroys two of three nodes, the holder among them, with their BMCs. The last one says that it can do
 // nothing, and what to do; it goes on alone by `keepone recover`, and starts the service once a person has vouched

@@ -26,10 +26,10 @@ const wellFile = "/tmp/well"
 
 // otherProbe puts another kind of probe in the place of OpenNebula's.
 func otherProbe(kindOf, keys string) edit {
-	return func(document string) string {
-		before, after, _ := strings.Cut(document, "kind = \"opennebula\"\n")
+	return func(c *cluster) {
+		before, after, _ := strings.Cut(c.document, "kind = \"opennebula\"\n")
 		_, after, _ = strings.Cut(after, "interval = ")
-		return fmt.Sprintf("%skind = %q\n%s\ninterval = %s", before, kindOf, keys, after)
+		c.document = fmt.Sprintf("%skind = %q\n%s\ninterval = %s", before, kindOf, keys, after)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // The room's two wires: 0 carries services and Ceph, 1 the BMCs as well. Nothing of them exists outside.
@@ -24,6 +25,12 @@ func LinkAddress(node, link int) string { return fmt.Sprintf("10.%d.0.%d", 77+li
 
 // ServiceAddress is an address on link 0 that no node has, for service number n from 1 to 9.
 func ServiceAddress(n int) string { return fmt.Sprintf("10.77.0.%d", 50+n) }
+
+// LinkAddress6 is node i's IPv6 address on link 0; 254 is the room.
+func LinkAddress6(node int) string { return fmt.Sprintf("fd77::%d", node) }
+
+// ServiceAddress6 is to IPv6 what ServiceAddress is to IPv4.
+func ServiceAddress6(n int) string { return LinkAddress6(50 + n) }
 
 // portName is the room's end of a node's link.
 func portName(node, link int) string { return fmt.Sprintf("n%dl%d", node, link) }
@@ -47,6 +54,9 @@ func newNetwork(ctx context.Context, nodes int) (*network, error) {
 	}
 	for link := range links {
 		addrs := []string{fmt.Sprintf("10.%d.0.254/24", 77+link)}
+		if link == 0 {
+			addrs = append(addrs, LinkAddress6(254)+"/64")
+		}
 		if link == 1 {
 			for i := 1; i <= nodes; i++ {
 				addrs = append(addrs, fmt.Sprintf("10.78.0.%d/24", 100+i))
@@ -75,6 +85,9 @@ func makeBridge(name string, mac net.HardwareAddr, addrs []string) error {
 		addr, err := netlink.ParseAddr(text)
 		if err != nil {
 			return fmt.Errorf("parse address: %w", err)
+		}
+		if addr.IP.To4() == nil {
+			addr.Flags = unix.IFA_F_NODAD // the lab knows whose it is: good at once
 		}
 		if err := netlink.AddrAdd(bridge, addr); err != nil {
 			return fmt.Errorf("add address %s to %s: %w", text, name, err)
@@ -114,6 +127,38 @@ func (w *network) attach(node, pid int) error {
 		}
 	}
 	return nil
+}
+
+// Mislead has the room believe that a machine is at an address which it is not at, as firmly as the kernel believes
+// anything about a neighbour that it has just heard.
+func (l *Lab) Mislead(address string, mac net.HardwareAddr) error {
+	bridge, err := netlink.LinkByName("br0")
+	if err != nil {
+		return fmt.Errorf("find bridge: %w", err)
+	}
+	entry := netlink.Neigh{LinkIndex: bridge.Attrs().Index, State: netlink.NUD_REACHABLE, IP: net.ParseIP(address), HardwareAddr: mac}
+	if err := netlink.NeighSet(&entry); err != nil {
+		return fmt.Errorf("set neighbour %s: %w", address, err)
+	}
+	return nil
+}
+
+// Neighbour is where the room believes an address to be; nil if it believes nothing.
+func (l *Lab) Neighbour(address string) (net.HardwareAddr, error) {
+	bridge, err := netlink.LinkByName("br0")
+	if err != nil {
+		return nil, fmt.Errorf("find bridge: %w", err)
+	}
+	entries, err := netlink.NeighList(bridge.Attrs().Index, netlink.FAMILY_ALL)
+	if err != nil {
+		return nil, fmt.Errorf("list neighbours: %w", err)
+	}
+	for _, e := range entries {
+		if e.IP.Equal(net.ParseIP(address)) {
+			return e.HardwareAddr, nil
+		}
+	}
+	return nil, nil
 }
 
 // unplug downs the node's links, as a power cut does to a cable's other end.

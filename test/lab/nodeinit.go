@@ -192,7 +192,11 @@ func (c nodeConfig) network() error {
 	for link := range links {
 		mac := net.HardwareAddr{2, 0, 0, byte(link), 0, byte(c.Index)}
 		name := fmt.Sprintf("svc%d", link)
-		if err := makeBridge(name, mac, []string{LinkAddress(c.Index, link) + "/24"}); err != nil {
+		addrs := []string{LinkAddress(c.Index, link) + "/24"}
+		if link == 0 {
+			addrs = append(addrs, LinkAddress6(c.Index)+"/64")
+		}
+		if err := makeBridge(name, mac, addrs); err != nil {
 			return err
 		}
 		bridge, err := netlink.LinkByName(name)

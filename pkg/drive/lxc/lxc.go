@@ -84,6 +84,9 @@ func start(o Options) (Started, error) {
 	if pid <= 0 {
 		return Started{}, fail(worker.CodeContainerStart, "container %s ended as soon as it started: %s", o.name(), lastWords(logFile(o.RunDir)))
 	}
+	if err := setIPv6(pid, o.Network); err != nil {
+		return Started{}, fail(worker.CodeContainerStart, "container %s runs, and its IPv6 address can't be set: %v", o.name(), err)
+	}
 	signal := int(unix.SIGPWR)
 	if items := c.ConfigItem("lxc.signal.halt"); len(items) > 0 {
 		signal = parseSignal(items[0], signal)
@@ -148,7 +151,11 @@ func configure(c *golxc.Container, o Options) error {
 	return errors.Join(c.WantDaemonize(true), c.WantCloseAllFds(true))
 }
 
-// network is the container's one link; without a bridge it has only a loopback.
+// linkInside is the container's end of its link.
+const linkInside = "eth0"
+
+// network is the container's one link with its IPv4 addresses (for the others see setIPv6); without a bridge it has
+// only a loopback.
 func network(n core.NetworkSpec, link string) [][2]string {
 	if n.Bridge == "" {
 		return [][2]string{{"lxc.net.0.type", "empty"}}
@@ -156,7 +163,7 @@ func network(n core.NetworkSpec, link string) [][2]string {
 	items := [][2]string{
 		{"lxc.net.0.type", "veth"},
 		{"lxc.net.0.link", n.Bridge},
-		{"lxc.net.0.name", "eth0"},
+		{"lxc.net.0.name", linkInside},
 		{"lxc.net.0.flags", "up"},
 	}
 	if link != "" {
@@ -166,19 +173,14 @@ func network(n core.NetworkSpec, link string) [][2]string {
 		items = append(items, [2]string{"lxc.net.0.hwaddr", n.MAC})
 	}
 	for _, a := range n.Addresses {
-		items = append(items, [2]string{"lxc.net.0." + family(a.Addr().Is4()) + ".address", a.String()})
+		if a.Addr().Is4() {
+			items = append(items, [2]string{"lxc.net.0.ipv4.address", a.String()})
+		}
 	}
-	if n.Gateway.IsValid() {
-		items = append(items, [2]string{"lxc.net.0." + family(n.Gateway.Is4()) + ".gateway", n.Gateway.String()})
+	if n.Gateway.Is4() {
+		items = append(items, [2]string{"lxc.net.0.ipv4.gateway", n.Gateway.String()})
 	}
 	return items
-}
-
-func family(v4 bool) string {
-	if v4 {
-		return "ipv4"
-	}
-	return "ipv6"
 }
 
 // sweep removes empty cgroups that a killed monitor could not. One that is in use stays.
