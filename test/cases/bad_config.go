@@ -9,15 +9,17 @@ import (
 )
 
 func init() {
-	addDocument("unknown-config-key", change{"start_limit =", "start_limt =", []string{"unknown key service.start_limt", "did you mean start_limit?"}})
-	addDocument("duplicate-key", change{`start_limit = "30s"`, "start_limit = \"30s\"\nstart_limit = \"40s\"", []string{"start_limit"}})
-	addDocument("impossible-timing", change{"[[service]]", "[timing]\nsuspect = \"900ms\"\nlease = \"800ms\"\n[[service]]", []string{"lease must be more than suspect"}})
-	addDocument("two-node-without-witness", change{"[[service]]", "[[node]]\nname = \"n2\"\nlinks = [\"10.77.0.2\", \"10.78.0.2\"]\n[[service]]", []string{"two nodes", "witness = true"}})
+	addDocument("unknown-config-key", change{"start_limit =", "start_limt =", 0, []string{"unknown key service.start_limt", "did you mean start_limit?"}})
+	addDocument("duplicate-key", change{`start_limit = "30s"`, "start_limit = \"30s\"\nstart_limit = \"40s\"", 1, []string{"start_limit"}})
+	addDocument("impossible-timing", change{"[[service]]", "[timing]\nsuspect = \"900ms\"\nlease = \"800ms\"\n[[service]]", 2, []string{"lease must be more than suspect"}})
+	addDocument("two-node-without-witness", change{"[[service]]", "[[node]]\nname = \"n2\"\nlinks = [\"10.77.0.2\", \"10.78.0.2\"]\n[[service]]", 1, []string{"two nodes", "witness = true"}})
 }
 
-// change spoils the document in one place; words are what must be said of it.
+// change spoils the document in one place; words are what must be said of it, and of the line so many below the
+// place's first.
 type change struct {
 	old, new string
+	line     int
 	words    []string
 }
 
@@ -36,14 +38,16 @@ func addDocument(name string, ch change) {
 		if err != nil {
 			return err
 		}
-		bad := strings.Replace(c.document, ch.old, ch.new, 1)
-		if bad == c.document {
+		head, tail, ok := strings.Cut(c.document, ch.old)
+		if !ok {
 			return fmt.Errorf("the document has no %q to be spoiled", ch.old)
 		}
+		bad := head + ch.new + tail
+		line := 1 + strings.Count(head, "\n") + ch.line
 		if err := write(n, badFile, bad); err != nil {
 			return err
 		}
-		words := append([]string{badFile + ":"}, ch.words...)
+		words := append([]string{fmt.Sprintf("%s:%d:", badFile, line)}, ch.words...)
 		for _, args := range [][]string{{"config", "check", badFile}, {"config", "diff", badFile}, {"config", "apply", badFile, "--yes"}} {
 			if err := c.refused(ctx, n, words, args...); err != nil {
 				return err
