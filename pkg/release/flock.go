@@ -14,14 +14,24 @@ import (
 )
 
 // ErrBusy says that another activation of the service holds the lock.
-var ErrBusy = errors.New("another activation is at work")
+var ErrBusy = errors.New("another one is at work")
 
 // lockPoll is between two tries: short against an activation, long against the cost of a try.
 const lockPoll = 20 * time.Millisecond
 
 // Lock takes the service's flock, one activation at a time, and waits for it until ctx ends (then ErrBusy). The
-// lock ends with unlock or with the process. A stop takes no lock: it must not wait for a paused starter (I7).
+// lock ends with unlock or with the process. A stop does not take it: it must not wait for a paused starter (I7).
 func Lock(ctx context.Context, runDir string, service core.ServiceName) (unlock func(), err error) {
+	return lockFile(ctx, runDir, service, "lock")
+}
+
+// lockStop takes the lock under which one stop at a time takes the service's storage down: an activation has no part
+// in it.
+func lockStop(ctx context.Context, runDir string, service core.ServiceName) (unlock func(), err error) {
+	return lockFile(ctx, runDir, service, "stop.lock")
+}
+
+func lockFile(ctx context.Context, runDir string, service core.ServiceName, name string) (unlock func(), err error) {
 	if err := checkName(service); err != nil {
 		return nil, fmt.Errorf("lock service: %w", err)
 	}
@@ -29,7 +39,7 @@ func Lock(ctx context.Context, runDir string, service core.ServiceName) (unlock 
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("lock service: %w", err)
 	}
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock service: %w", err)
 	}

@@ -19,7 +19,7 @@ type Options struct {
 // Bound is the longest that Stop takes with these options.
 func (o Options) Bound() time.Duration {
 	o = o.withDefaults()
-	return o.Graceful + 2*o.Contain + o.Sync + o.Unmount + o.Unmap + o.Mapper + lastResort + 3*slack
+	return o.Graceful + 2*o.Contain + otherStop + o.Sync + o.Unmount + o.Unmap + o.Mapper + lastResort + 3*slack
 }
 
 // Result says what a stop came to. Its zero value is the safe one.

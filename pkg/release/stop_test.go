@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -29,6 +31,8 @@ type world struct {
 	devStays     bool
 	aborted      bool
 	order        []string
+
+	other sync.Mutex // held while another stop takes the storage down
 }
 
 func (w *world) did(what string) { w.order = append(w.order, what) }
@@ -72,6 +76,8 @@ func (f fakeLinks) Up(string) (bool, error) { return f.w.linkUp, nil }
 type fakeMounts struct{ w *world }
 
 func (f fakeMounts) List() ([]Mount, error) {
+	f.w.other.Lock()
+	defer f.w.other.Unlock()
 	var m []Mount
 	if f.w.fuse {
 		m = append(m, Mount{Minor: 45, Path: "/f", Type: "fuse"})
@@ -113,6 +119,8 @@ func (f fakeMounts) Broken(Mount) string { return f.w.broken }
 type fakeDevices struct{ w *world }
 
 func (f fakeDevices) Find(context.Context, sought) ([]string, error) {
+	f.w.other.Lock()
+	defer f.w.other.Unlock()
 	if f.w.device {
 		return []string{"/dev/loop3"}, nil
 	}
@@ -250,6 +258,52 @@ func TestStopWithEndedContext(t *testing.T) {
 	cancel()
 	if res := w.host().stop(ctx, dir, exampleRecord(), Options{}.withDefaults()); !res.Contained || res.Vacated {
 		t.Errorf("got %+v", res)
+	}
+}
+
+// Two stops at once, the daemon's and an operator's: the second leaves the storage to the first, and says what came of
+// it. Forcing would cut off what is being written back (I8). One that never ends is not waited for (I7).
+func TestTwoStops(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		ends    bool
+		touches bool
+	}{
+		{"the other one vacates", true, false},
+		{"the other one hangs", false, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir, w, o := t.TempDir(), healthy(), Options{}.withDefaults()
+			endedCleanly(t, dir)
+			synctest.Test(t, func(t *testing.T) {
+				unlock, err := lockStop(t.Context(), dir, "one")
+				if err != nil {
+					t.Fatal(err)
+				}
+				var wait sync.WaitGroup
+				wait.Go(func() {
+					time.Sleep(3 * time.Second)
+					if tt.ends {
+						w.other.Lock()
+						w.mounted, w.device = false, false
+						w.other.Unlock()
+						if err := Mark(dir, "one", 2, 1, MarkVacated, "stopped"); err != nil {
+							t.Error(err)
+						}
+						unlock()
+					}
+				})
+				started := time.Now()
+				res := w.host().stop(t.Context(), dir, exampleRecord(), o)
+				if took := time.Since(started); took > o.Bound() {
+					t.Errorf("took %v, bound %v", took, o.Bound())
+				}
+				wait.Wait()
+				if !res.Vacated || slices.Contains(w.order, "sync") != tt.touches || slices.Contains(w.order, "abort") {
+					t.Errorf("got %+v by %v", res, w.order)
+				}
+			})
+		})
 	}
 }
 

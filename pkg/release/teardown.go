@@ -18,6 +18,7 @@ const (
 	defaultUnmap   = 5 * time.Second
 	defaultMapper  = 10 * time.Second
 	lastResort     = 5 * time.Second        // for all of abort, kill, unmount and detach by force
+	otherStop      = 10 * time.Second       // for another stop to take the storage down; it takes less than one as a rule
 	slack          = 2 * time.Second        // a busy machine, and looking at facts in between
 	backedByLimit  = 500 * time.Millisecond // one getattr on a FUSE file
 )
@@ -82,6 +83,7 @@ func (h *host) stop(ctx context.Context, runDir string, r Record, o Options) Res
 	t := &teardown{host: h, runDir: runDir, r: r, o: o}
 	t.halt(ctx)
 	t.contain(ctx)
+	defer t.alone(ctx)()
 	t.learnDevice()
 	t.recall()
 	if !t.storage(ctx) {
@@ -127,6 +129,20 @@ func (t *teardown) contain(ctx context.Context) {
 	for _, reason := range c.Reasons {
 		t.fail("contain: " + reason)
 	}
+}
+
+// alone waits for another stop of the service, of the daemon's or an operator's, to be done with the storage: two at
+// once would each take the other's steps for failures, and force what is just then being written back (I8). One that
+// hangs, or is paused, is not waited for any longer (I7).
+func (t *teardown) alone(ctx context.Context) (unlock func()) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), otherStop) // hurry must not spoil the other's work
+	defer cancel()
+	unlock, err := lockStop(ctx, t.runDir, t.r.Service)
+	if err != nil {
+		t.res.Reasons = append(t.res.Reasons, "wait for another stop: "+err.Error())
+		return func() {}
+	}
+	return unlock
 }
 
 // recall takes over what an earlier stop of this attempt has seen: the kernel tells of a lost write only once (I8).
