@@ -96,6 +96,11 @@ func (c *cli) stopLocal(ctx context.Context, service core.ServiceName) error {
 		return err
 	}
 	result := release.Stop(ctx, node.RunDir, record, release.Options{Reason: "stopped by an operator on this node", Graceful: record.StopLimit})
+	return c.tellStop(service, result)
+}
+
+// tellStop says what a stop on this node came to.
+func (c *cli) tellStop(service core.ServiceName, result release.Result) error {
 	for _, reason := range result.Reasons {
 		c.printf("  %s\n", reason)
 	}
@@ -111,16 +116,26 @@ func (c *cli) stopLocal(ctx context.Context, service core.ServiceName) error {
 }
 
 func (c *cli) serviceStopCommand() *cobra.Command {
-	var local bool
+	var local, shutdown bool
 	cmd := c.serviceVerb("stop", "Stop a service and keep it stopped", core.RequestStop)
 	ask := cmd.RunE
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if shutdown {
+			return cobra.NoArgs(cmd, args)
+		}
+		return cobra.ExactArgs(1)(cmd, args)
+	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if local {
+		switch {
+		case shutdown:
+			return c.stopForShutdown(cmd.Context())
+		case local:
 			return c.stopLocal(cmd.Context(), core.ServiceName(args[0]))
 		}
 		return ask(cmd, args)
 	}
 	cmd.Flags().BoolVar(&local, "local", false, "stop what runs on this node, without daemon and quorum")
+	cmd.Flags().BoolVar(&shutdown, "shutdown", false, "stop all that runs on this node, which goes down; another one takes over (keepone-shutdown.service says it)")
 	return cmd
 }
 

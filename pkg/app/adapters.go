@@ -23,10 +23,16 @@ import (
 	"github.com/keepone-ha/keepone/pkg/worker"
 )
 
+// errLeaving is why nothing is started on a node that is being shut down.
+var errLeaving = errors.New("this node is going down")
+
 // starter gives the agent its activations.
 type starter struct{ helpers worker.Helpers }
 
 func (s starter) Start(ctx context.Context, plan worker.Plan) (agent.Activation, error) {
+	if release.Leaving(plan.Run) { // the grant was given before the leader heard of it
+		return nil, errLeaving
+	}
 	a, err := s.helpers.Start(ctx, plan)
 	if err != nil {
 		return nil, err

@@ -47,10 +47,22 @@ type dated struct {
 func (a *App) report() dated {
 	state := a.replica.State()
 	r := core.Report{
-		Instance: a.instance, Holds: a.holds(), Ready: a.storage.Ready(),
+		Instance: a.instance, Holds: a.holds(), Ready: a.ready(),
 		Version: version.Version, Digest: state.Document.Digest,
 	}
 	return dated{r, time.Now()}
+}
+
+// ready is for which services this node is a candidate: for none while it is about to go down.
+func (a *App) ready() map[core.ServiceName]core.Ready {
+	all := a.storage.Ready()
+	if !release.Leaving(a.file.RunDir) {
+		return all
+	}
+	for name, r := range all {
+		all[name] = core.Ready{Reason: errLeaving.Error(), Epoch: r.Epoch}
+	}
+	return all
 }
 
 // holds is what the kernel shows of services here. A thing that can't be told counts for every service: it makes
