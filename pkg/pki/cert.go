@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"math/big"
 	"time"
@@ -75,16 +76,23 @@ func verify(pool *x509.CertPool, ca, leaf *x509.Certificate, usage x509.ExtKeyUs
 		opts.CurrentTime = leaf.NotBefore.Add(time.Second)
 		return verifySignature(ca, leaf)
 	}
-	if _, err := leaf.Verify(opts); err != nil {
+	_, err := leaf.Verify(opts)
+	if _, stranger := errors.AsType[x509.UnknownAuthorityError](err); stranger {
+		return errStranger
+	}
+	if err != nil {
 		return fmt.Errorf("%w: %w", ErrPeer, err)
 	}
 	return nil
 }
 
+// errStranger is a certificate that our CA did not sign.
+var errStranger = fmt.Errorf("%w: it belongs to another cluster", ErrPeer)
+
 // verifySignature is for two certificates whose times never overlap: made with clocks ten years apart.
 func verifySignature(ca, leaf *x509.Certificate) error {
-	if err := leaf.CheckSignatureFrom(ca); err != nil {
-		return fmt.Errorf("%w: %w", ErrPeer, err)
+	if leaf.CheckSignatureFrom(ca) != nil {
+		return errStranger
 	}
 	return nil
 }

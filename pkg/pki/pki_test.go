@@ -173,6 +173,20 @@ func TestLeafIsNoCA(t *testing.T) {
 	}
 }
 
+// TestAnotherClustersPeer: whoever meets a member of another cluster is told so, also if their clocks never agreed.
+func TestAnotherClustersPeer(t *testing.T) {
+	ours, _ := newCA(t, "a")
+	theirs, _ := newCA(t, "b")
+	for name, err := range map[string]error{
+		"chain":     verify(ours.pool, ours.ca, theirs.cert.Leaf, x509.ExtKeyUsageClientAuth),
+		"signature": verifySignature(ours.ca, theirs.cert.Leaf),
+	} {
+		if !errors.Is(err, ErrPeer) || !strings.Contains(err.Error(), "belongs to another cluster") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestTokenWorksOnce(t *testing.T) {
 	a, _ := newCA(t, "a")
 	l, token := ledger{}, a.NewToken()

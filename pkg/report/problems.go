@@ -2,6 +2,7 @@ package report
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -118,14 +119,28 @@ func (b builder) onlineProblems(node Node, s Status) []Problem {
 		}
 	}
 	for _, storage := range node.Storage {
-		if !storage.Ready && storage.Reason != "" {
+		switch {
+		case storage.Ready || storage.Reason == "":
+		case holds(s, node.Name, storage.Service):
+			add(fmt.Sprintf("it holds %s, and could not take it again: %s", storage.Service, storage.Reason),
+				"mend that: "+storage.Service+" goes on, but may not come back from a restart")
+		default:
 			add(fmt.Sprintf("it could not take %s: %s", storage.Service, storage.Reason), "mend that; until then it is no candidate")
 		}
 	}
-	if report := b.facts.View.Nodes[core.NodeName(node.Name)].Report; report != nil && report.Digest != b.state.Document.Digest {
+	report := b.facts.View.Nodes[core.NodeName(node.Name)].Report
+	switch {
+	case report == nil && s.Seen.FromLeader && node.Heard && node.Daemon:
+		add("its daemon lives and sends the leader no report: nothing is given to it", "there: journalctl -u keeponed; if this lasts, restart keeponed there")
+	case report != nil && report.Digest != b.state.Document.Digest:
 		add("it works by another version of the cluster document", "nothing, if this is gone in a few seconds; else restart keeponed there")
 	}
 	return list
+}
+
+// holds reports whether a node is the holder of a service.
+func holds(s Status, node, service string) bool {
+	return slices.ContainsFunc(s.Services, func(svc Service) bool { return svc.Name == service && svc.Holder == node })
 }
 
 // duration writes seconds for a person: 0.4 s, 12 s, 5 min, 3 h, 2 d.

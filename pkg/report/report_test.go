@@ -92,6 +92,16 @@ func lost() op.Look {
 	return look
 }
 
+// full is the same cluster with a volume that has no room left, and a daemon of b that sends no report.
+func full() op.Look {
+	look := well()
+	a, b := look.Facts.View.Nodes["a"], look.Facts.View.Nodes["b"]
+	a.Report = &core.Report{Digest: "d1", Ready: map[core.ServiceName]core.Ready{"front": {Reason: "the volume of front is full: make room in its container"}}}
+	b.Report = nil
+	look.Facts.View.Nodes["a"], look.Facts.View.Nodes["b"] = a, b
+	return look
+}
+
 // alone is what a sees when nobody else answers.
 func alone() op.Look {
 	look := well()
@@ -137,7 +147,7 @@ func TestGolden(t *testing.T) {
 		return func(b *bytes.Buffer) error { return Text(b, Build(look), style) }
 	}
 	for name, render := range map[string]func(*bytes.Buffer) error{
-		"status-well.txt": text(well()), "status-lost.txt": text(lost()), "status-alone.txt": text(alone()),
+		"status-well.txt": text(well()), "status-lost.txt": text(lost()), "status-alone.txt": text(alone()), "status-full.txt": text(full()),
 		"status-empty.txt": text(op.Look{}),
 		"status.json":      asJSON(Build(lost())),
 		"history.json":     asJSON(NewHistory(events(), "front", 1)),

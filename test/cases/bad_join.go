@@ -206,7 +206,7 @@ func wrongCA(ctx context.Context, l *lab.Lab) error {
 	}
 	if err := errors.Join(
 		awaitLogged(ctx, 5*time.Second, n, lab.Daemon, "level=WARN", identityDir, "is not the one that this node's log was made with"),
-		awaitLogged(ctx, 5*time.Second, l.Node(1), lab.Daemon, "reach node n3", "signed by unknown authority"),
+		awaitLogged(ctx, 5*time.Second, l.Node(1), lab.Daemon, "reach node n3", "it belongs to another cluster"),
 		c.awaitSaid(ctx, 15*time.Second, l.Node(1), doctor, "no report: see its journal"),
 	); err != nil {
 		return err
