@@ -60,17 +60,27 @@ func loseLeadingHolder(ctx context.Context, c *cluster) (sample, error) {
 	return sample{value: t.took().Seconds(), phases: t.Event.Phases}, nothingLost(t.Verdict)
 }
 
+// busyHolder is the holder, with a client that writes; the caller stops it.
+func (c *cluster) busyHolder(ctx context.Context) (*lab.Node, *lab.Client, error) {
+	holder, _, err := c.holder(ctx, c.anyUp())
+	if err != nil {
+		return nil, nil, err
+	}
+	client := c.Client(ctx, c.address)
+	if _, err := client.AwaitAck(ctx, time.Now(), 5*time.Second); err != nil {
+		client.Stop()
+		return nil, nil, err
+	}
+	return holder, client, nil
+}
+
 // measureSwitchover is the gap that a client sees, less the container's own stop and start.
 func measureSwitchover(ctx context.Context, c *cluster) (sample, error) {
-	holder, _, err := c.holder(ctx, c.anyUp())
+	holder, client, err := c.busyHolder(ctx)
 	if err != nil {
 		return sample{}, err
 	}
-	client := c.Client(ctx, c.address)
 	defer client.Stop()
-	if _, err := client.AwaitAck(ctx, time.Now(), 5*time.Second); err != nil {
-		return sample{}, err
-	}
 	began := time.Now()
 	if _, err := c.keepone(ctx, holder, "switchover", service, "--to", c.anyUp(holder).Name, "--yes"); err != nil {
 		return sample{}, err
@@ -93,15 +103,11 @@ func measureSwitchover(ctx context.Context, c *cluster) (sample, error) {
 
 // measureDaemonKill is how much longer than usual a client waits when the holder's daemon is killed: nothing.
 func measureDaemonKill(ctx context.Context, c *cluster) (sample, error) {
-	holder, _, err := c.holder(ctx, c.anyUp())
+	holder, client, err := c.busyHolder(ctx)
 	if err != nil {
 		return sample{}, err
 	}
-	client := c.Client(ctx, c.address)
 	defer client.Stop()
-	if _, err := client.AwaitAck(ctx, time.Now(), 5*time.Second); err != nil {
-		return sample{}, err
-	}
 	began := time.Now()
 	if err := holder.Kill(ctx, lab.Daemon); err != nil {
 		return sample{}, err
