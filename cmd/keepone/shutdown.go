@@ -35,6 +35,10 @@ func (c *cli) stopForShutdown(ctx context.Context) error {
 	if err != nil {
 		fmt.Fprintf(c.err, "keepone: %v; going on with the rest\n", err)
 	}
+	if len(records) == 0 {
+		c.printf("Done: nothing was started on this node in this life.\n")
+		return err
+	}
 	results := make([]release.Result, len(records))
 	var wait sync.WaitGroup
 	for i, r := range records {
@@ -69,7 +73,7 @@ func (c *cli) awaitKnown(ctx context.Context, node config.NodeFile, records []re
 		if err == nil {
 			err = errors.New("its grant stands")
 		}
-		if ctx.Err() != nil || len(records) == 0 {
+		if ctx.Err() != nil {
 			c.printf("The cluster may not know of it: %v. It may take this node for lost, and fence it.\n", err)
 			return
 		}
