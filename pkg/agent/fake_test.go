@@ -46,7 +46,6 @@ type bed struct {
 	plans    []worker.Plan
 	progress []worker.Progress // of the next activation; StepMapped waits for Go
 	leased   bool
-	claimed  bool   // by a cluster manager
 	bearer   Bearer // of the address
 	health   error  // of the service
 }

@@ -58,6 +58,11 @@ type App struct {
 	guard    *guardLink
 	leading  atomic.Bool // and has passed its barrier
 
+	claims    *claims
+	abilities *abilities
+	publisher *publisher
+	prober    *prober
+
 	decideNow chan struct{} // 1
 	reportNow chan struct{} // 1
 
@@ -96,6 +101,12 @@ func New(o Options) (*App, error) {
 		bmcs:      fence.NewReader(openBMC(id.Unseal)),
 		problems:  &bmcProblems{all: map[core.NodeName]string{}},
 		decideNow: make(chan struct{}, 1), reportNow: make(chan struct{}, 1),
+	}
+	a.claims = newClaims()
+	a.prober = &prober{id: id, exec: a.execIn}
+	a.abilities = &abilities{changed: func() { nudge(a.publisher.again) }}
+	if a.publisher, err = newPublisher(a, noManager{}); err != nil {
+		return nil, fmt.Errorf("start keeponed: %w", err)
 	}
 	a.observer = observe.New(o.File.Name, boottime.Now(), func() { nudge(a.decideNow) })
 	a.guard = newGuardLink(a)
@@ -216,7 +227,8 @@ func (a *App) newAgent() *agent.Agent {
 		Starter: starter{a.storageHelpers()},
 		Node:    kernel{a.file.RunDir, func() { nudge(a.reportNow) }},
 		Net:     network{func(what string, err error) { a.log.Warn(what, "err", err) }},
-		Prober:  &prober{id: a.id, exec: a.execIn},
+		Prober:  a.prober,
+		Claims:  a.claims,
 		Leased:  a.guard.leased,
 		Log:     a.log,
 	})
@@ -228,7 +240,7 @@ func (a *App) storageHelpers() worker.Helpers { return a.storage.helpers }
 func (a *App) work(ctx context.Context) {
 	f := &fencer{app: a, done: map[uint64]int{}}
 	for _, loop := range []func(context.Context){
-		a.guard.run, a.reportLoop, f.loop, a.leadLoop, a.memberLoop,
+		a.guard.run, a.reportLoop, a.publisher.loop, f.loop, a.leadLoop, a.memberLoop,
 		func(ctx context.Context) {
 			if a.catchUp(ctx) == nil {
 				_ = a.agent.Run(ctx)

@@ -40,6 +40,11 @@ func (a *App) openLocal() error {
 		op.MethodLeave:       {api.AccessChange, a.opLeave},
 		op.MethodVolume:      {api.AccessChange, a.opVolume},
 		op.MethodDoctor:      {api.AccessRead, a.opDoctor},
+		op.MethodClaim:       {api.AccessChange, a.opClaim},
+		op.MethodWake:        {api.AccessChange, a.opWake},
+		op.MethodHealth:      {api.AccessRead, a.opHealth},
+		op.MethodProbe:       {api.AccessChange, a.opProbe},
+		op.MethodPublish:     {api.AccessChange, a.opPublish},
 	} {
 		local.Handle(method, h.need, h.handle)
 	}

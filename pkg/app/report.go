@@ -22,16 +22,24 @@ const methodReport = "report"
 // reportLoop tells the leader about this node, again and again and at once when something changed.
 func (a *App) reportLoop(ctx context.Context) {
 	for ctx.Err() == nil {
+		state, changed := a.replica.Watch()
+		if state.Spec.Manager != core.ManagerPacemaker {
+			changed = nil // else whatever the leader committed may change what it lets this node do
+		}
 		if leader := a.replica.Leader(); leader != "" {
 			call, cancel := context.WithTimeout(ctx, reportLimit)
-			if err := a.peers.Call(call, leader, methodReport, a.report(), nil); err != nil {
+			var v verdict
+			if err := a.peers.Call(call, leader, methodReport, a.report(), &v); err != nil {
 				a.log.Debug("report to leader", "leader", string(leader), "err", err)
+			} else {
+				a.abilities.set(v.Able)
 			}
 			cancel()
 		}
 		select {
 		case <-ctx.Done():
 		case <-a.reportNow:
+		case <-changed:
 		case <-time.After(reportEvery):
 		}
 	}
@@ -48,7 +56,7 @@ func (a *App) report() dated {
 	state := a.replica.State()
 	r := core.Report{
 		Instance: a.instance, Holds: a.holds(), Ready: a.ready(),
-		Version: version.Version, Digest: state.Document.Digest,
+		Claims: a.claims.all(), Version: version.Version, Digest: state.Document.Digest,
 	}
 	return dated{r, time.Now()}
 }
@@ -107,5 +115,5 @@ func (a *App) serveReport(_ context.Context, peer core.NodeName, body json.RawMe
 		a.clocks.set(peer, time.Until(r.Wall))
 	}
 	a.observer.Reported(peer, boottime.Now(), r.Report)
-	return struct{}{}, nil
+	return a.judge(peer), nil
 }

@@ -11,9 +11,6 @@ import (
 
 // checkDocument adds what is wrong between the parts of a document.
 func checkDocument(r *reader, doc document, opts Options) {
-	if doc.manager == core.ManagerPacemaker {
-		doc.root.problem("manager", `manager = "pacemaker" is not in this version: use "keepone"`)
-	}
 	checkTiming(doc)
 	checkMembers(doc)
 	checkTaken(r, doc)

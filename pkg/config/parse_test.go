@@ -79,10 +79,6 @@ var badDocuments = []struct {
 		`c.toml:3:1: manager is "heartbeat": it must be one of keepone, pacemaker`,
 	},
 	{
-		"pacemaker", `cluster = "demo"`, "cluster = \"demo\"\nmanager = \"pacemaker\"",
-		`c.toml:3:1: manager = "pacemaker" is not in this version: use "keepone"`,
-	},
-	{
 		"strict", `[timing]`, "[fencing]\npolicy = \"strict\"\n[timing]",
 		`c.toml:5:1: fencing.policy = "strict" needs the watchdog proof, which this version does not have: use "default", or require and proofs`,
 	},

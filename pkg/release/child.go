@@ -29,6 +29,7 @@ const (
 	callUnmount   = "unmount"    // path flags
 	callDetach    = "detach"     // loop device
 	callBackedBy  = "backed-by"  // loop device, minor of the backing file's device: 0 if so, ENODEV if not
+	callRead      = "read"       // device
 	callForget    = "forget"     // loop control, number of the loop device
 	callRemoveRBD = "remove-rbd" // file, id
 )
@@ -37,7 +38,7 @@ func childMain(args []string) int {
 	err := unix.EINVAL
 	call, known := map[string]func([]string) error{
 		callSync: childSync, callUnmount: childUnmount, callDetach: childDetach,
-		callBackedBy: childBackedBy, callForget: childForget, callRemoveRBD: childRemoveRBD,
+		callBackedBy: childBackedBy, callRead: childRead, callForget: childForget, callRemoveRBD: childRemoveRBD,
 	}[args[0]]
 	if !known {
 		return int(err)

@@ -175,6 +175,11 @@ func (k kernelDevices) Detach(ctx context.Context, device string) error {
 	return inChild(ctx, callRemoveRBD, remove, id)
 }
 
+// Read reads one block past the page cache.
+func (kernelDevices) Read(ctx context.Context, device string) error {
+	return inChild(ctx, callRead, device)
+}
+
 // Forget takes a free loop device away: each activation makes its own. The kernel refuses one that is in use, and a
 // free one that stays does no harm.
 func (k kernelDevices) Forget(ctx context.Context, device string) {

@@ -30,6 +30,7 @@ type world struct {
 	broken       string
 	devStays     bool
 	aborted      bool
+	readErr      error
 	order        []string
 
 	other sync.Mutex // held while another stop takes the storage down
@@ -132,6 +133,8 @@ func (f fakeDevices) Detach(context.Context, string) error {
 	f.w.device = f.w.devStays
 	return nil
 }
+
+func (f fakeDevices) Read(context.Context, string) error { return f.w.readErr }
 
 func (fakeDevices) Forget(context.Context, string) {}
 
@@ -336,6 +339,29 @@ func TestStopAgain(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+func TestSick(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		w    *world
+		sick bool
+	}{
+		{"well", &world{mounted: true}, false},
+		{"mapped only", &world{}, false},
+		{"file system has errors", &world{mounted: true, broken: "counted 1 error"}, true},
+		{"cut off", &world{mounted: true, readErr: unix.EIO}, true},
+		{"hangs", &world{readErr: context.DeadlineExceeded}, true},
+	} {
+		if why := tt.w.host().sick(t.Context(), exampleRecord()); (why != "") != tt.sick {
+			t.Errorf("%s: %q", tt.name, why)
+		}
+	}
+	r := exampleRecord()
+	r.Storage.Device = ""
+	if why := (&world{}).host().sick(t.Context(), r); why == "" {
+		t.Error("an unknown device is called well")
 	}
 }
 
