@@ -211,9 +211,38 @@ func (s *State) FencedOff(svc Service) (ProofKind, bool) {
 
 // provenOff reports whether a proof of node scope speaks of the instance.
 func (s *State) provenOff(instance Instance) bool {
-	return slices.ContainsFunc(s.proofs(instance), func(p Proof) bool {
-		return p.Instance == instance && p.Kind.Scope() == ScopeNode
-	})
+	_, off := s.NodeProof(instance)
+	return off
+}
+
+// NodeProof returns the first proof of node scope that speaks of the instance.
+func (s *State) NodeProof(instance Instance) (Proof, bool) {
+	for _, p := range s.proofs(instance) {
+		if p.Instance == instance && p.Kind.Scope() == ScopeNode {
+			return p, true
+		}
+	}
+	return Proof{}, false
+}
+
+// ClientProofs returns the proofs of client scope of the grants that the newest fence of the instance is to cut off.
+// all says that there is one for each, and at least one.
+func (s *State) ClientProofs(instance Instance) (proofs []Proof, all bool) {
+	var targets []Target
+	for _, f := range s.Fences {
+		if f.Instance == instance {
+			targets = f.Targets
+		}
+	}
+	for _, t := range targets {
+		for _, p := range s.proofs(instance) {
+			if p.Kind.Scope() == ScopeClient && p.covers(instance, t.Service, t.Epoch) {
+				proofs = append(proofs, p)
+				break
+			}
+		}
+	}
+	return proofs, len(targets) > 0 && len(proofs) == len(targets)
 }
 
 func sortedInstances(set map[Instance]bool) []Instance { return slices.Sorted(maps.Keys(set)) }

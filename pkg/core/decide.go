@@ -136,7 +136,7 @@ func (d *decider) service(name ServiceName) {
 		return
 	}
 	if svc := d.s.Services[name]; svc.Grant != nil {
-		d.rebooted(*svc.Grant)
+		d.rebooted(svc.Grant.Node, svc.Grant.Instance)
 		if _, off := d.s.FencedOff(svc); off {
 			d.do(Lose{Service: name, Epoch: svc.Grant.Epoch})
 		} else {
@@ -159,22 +159,22 @@ func (d *decider) block(name ServiceName, reason string) {
 }
 
 // rebooted commits the proof that a holder's node is back as another instance and holds nothing (I3).
-func (d *decider) rebooted(g Grant) {
-	node, v := d.s.Nodes[g.Node], d.v.Nodes[g.Node]
-	if node.Instance == g.Instance || v.Live != LiveOnline || v.Instance != node.Instance {
+func (d *decider) rebooted(name NodeName, instance Instance) {
+	node, v := d.s.Nodes[name], d.v.Nodes[name]
+	if node.Instance == instance || instance == "" || v.Live != LiveOnline || v.Instance != node.Instance {
 		return
 	}
 	if v.Report == nil || v.Report.Instance != v.Instance || len(v.Report.Holds) > 0 {
 		return
 	}
-	for _, p := range d.s.proofs(g.Instance) {
+	for _, p := range d.s.proofs(instance) {
 		if p.Kind == ProofRebooted {
 			return
 		}
 	}
-	proof := Proof{Kind: ProofRebooted, Instance: g.Instance, By: string(g.Node), Reading: "back as another instance, holding nothing"}
-	c := AddProof{Node: g.Node, Heard: node.Heard, Proof: proof}
-	if f := d.s.openFence(g.Instance); f != nil {
+	proof := Proof{Kind: ProofRebooted, Instance: instance, By: string(name), Reading: "back as another instance, holding nothing"}
+	c := AddProof{Node: name, Heard: node.Heard, Proof: proof}
+	if f := d.s.openFence(instance); f != nil {
 		c.Fence = f.ID
 	}
 	d.do(c)

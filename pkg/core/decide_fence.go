@@ -120,6 +120,9 @@ func (d *decider) fences() {
 		if !f.Open() {
 			continue
 		}
+		if f.Whole && d.back(f) {
+			continue
+		}
 		if reason := d.moot(f); reason != "" {
 			d.do(CloseFence{Fence: f.ID, Reason: reason})
 			continue
@@ -133,6 +136,12 @@ func (d *decider) fences() {
 			d.assign(f)
 		}
 	}
+}
+
+// back ends a fence of a whole node that has come back by itself, holding nothing: no shot is due any more.
+func (d *decider) back(f Fence) bool {
+	d.rebooted(f.Node, f.Instance)
+	return d.s.openFence(f.Instance) == nil
 }
 
 // grown reports whether the instance has fallen silent with grants that the fence does not cut off yet: it was
@@ -239,18 +248,25 @@ func retryWait(attempt int) time.Duration {
 	return wait
 }
 
-// orderWhole carries out an operator's wish to have a node off.
+// orderWhole carries out a wish to have a node off: by a new order, or by widening one that is open. With two orders for
+// one instance a shot could be repeated.
 func (d *decider) orderWhole(r Request) {
 	node := d.s.Nodes[r.Node]
+	targets := d.settle(d.s.targets(node.Instance))
+	open := d.s.openFence(node.Instance)
 	switch {
 	case r.Node == d.v.Self:
 		return // leadership moves first, see PreferLeader
 	case !d.mayShoot(r.Node, node.Instance):
 		d.do(Answer{Request: r.ID, State: RequestRefused, Answer: fmt.Sprintf("without %s Raft would have no quorum, and nothing could be started", r.Node)})
-		return
+	case open != nil:
+		d.do(AssignFence{
+			Fence: open.ID, Attempt: open.Attempt, Executor: d.v.Self, Shoot: true, Targets: targets, Whole: true, Request: r.ID,
+		})
+	default:
+		d.do(OrderFence{
+			Node: r.Node, Instance: node.Instance, Targets: targets, Executor: d.v.Self,
+			Shoot: true, Whole: true, Heard: d.heard(r.Node), Reason: "asked by " + r.By, Request: r.ID,
+		})
 	}
-	d.do(OrderFence{
-		Node: r.Node, Instance: node.Instance, Targets: d.settle(d.s.targets(node.Instance)), Executor: d.v.Self,
-		Shoot: true, Whole: true, Heard: d.heard(r.Node), Reason: "asked by " + r.By, Request: r.ID,
-	})
 }

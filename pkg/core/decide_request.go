@@ -2,6 +2,7 @@ package core
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -139,29 +140,56 @@ func (d *decider) answerDrain(r Request) (RequestState, string) {
 	return RequestOpen, "waits for " + strings.Join(left, "; ")
 }
 
+// answerFence says how a wish to have a node off stands. Only a proof of node scope fulfils it, and it must speak of
+// the very instance that was the node's when it was asked.
 func (d *decider) answerFence(r Request) (RequestState, string) {
-	for _, f := range d.s.Fences {
-		if f.Request != r.ID {
-			continue
-		}
-		switch {
-		case f.State == FenceConfirmed:
-			return RequestDone, fmt.Sprintf("%s is fenced: %s", r.Node, f.Proofs[len(f.Proofs)-1].Reading)
-		case f.State == FenceMoot:
-			return RequestFailed, f.Note
-		case f.State == FenceFailed && f.Attempt >= wholeTries:
-			return RequestFailed, f.Note
-		}
-		return RequestOpen, f.Note
+	d.rebooted(r.Node, r.Instance)
+	if state, answer := d.answerOff(r); state != RequestOpen {
+		return state, answer
 	}
-	if d.s.Nodes[r.Node].Life == LifeFenced {
-		return RequestDone, fmt.Sprintf("%s was fenced already: %s", r.Node, d.s.Nodes[r.Node].Reason)
-	}
-	if d.now.Sub(r.At) > orderBound {
+	f, ok := d.fenceFor(r)
+	switch {
+	case ok && f.State == FenceMoot:
+		return RequestFailed, f.Note
+	case ok && f.State == FenceFailed && f.Attempt >= wholeTries && f.Tried >= r.At:
+		return RequestFailed, f.Note
+	case d.now.Sub(r.At) > orderBound && (!ok || f.Tried < r.At):
 		return RequestFailed, fmt.Sprintf("not ordered within %s: %s leads, and no other voter could", orderBound, d.v.Self)
+	case ok && f.State == FenceFailed && f.Tried < r.At:
+		d.assign(f) // what failed before may work for whoever asks anew, and need not wait
+	case !ok:
+		d.orderWhole(r)
 	}
-	d.orderWhole(r)
+	return RequestOpen, f.Note
+}
+
+// answerOff answers a fence from what is proven of the instance.
+func (d *decider) answerOff(r Request) (RequestState, string) {
+	node, v := d.s.Nodes[r.Node], d.v.Nodes[r.Node]
+	p, off := d.s.NodeProof(r.Instance)
+	switch {
+	case off && p.At > r.At:
+		return RequestDone, fmt.Sprintf("%s is fenced: %s", r.Node, p.Reading)
+	case (off || node.Life == LifeFenced) && v.Live == LiveOnline && v.Instance != r.Instance:
+		// I3: the proof is older than the wish, and the node has begun another life since.
+		return RequestFailed, fmt.Sprintf("%s has just come back, as another instance: ask again", r.Node)
+	case off || (node.Life == LifeFenced && node.Instance == r.Instance):
+		return RequestDone, fmt.Sprintf("%s was fenced already: %s", r.Node, node.Reason)
+	case node.Instance != r.Instance:
+		return RequestFailed, fmt.Sprintf("%s lives as another instance", r.Node)
+	}
 	return RequestOpen, ""
+}
+
+// fenceFor is the fence of the whole node that answers a request: whichever is open, or ended since it was asked. A
+// second request joins the first one's: a shot is never repeated.
+func (d *decider) fenceFor(r Request) (Fence, bool) {
+	for _, f := range slices.Backward(d.s.Fences) {
+		if f.Whole && f.Instance == r.Instance && (f.Request == r.ID || f.Open() || f.Closed > r.At) {
+			return f, true
+		}
+	}
+	return Fence{}, false
 }
 
 func (d *decider) answerMaintenance() (RequestState, string) {

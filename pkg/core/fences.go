@@ -53,6 +53,8 @@ type AssignFence struct {
 	Executor NodeName
 	Shoot    bool
 	Targets  []Target
+	Whole    bool   // from here on only a proof of node scope will do
+	Request  uint64 // with Whole: who wants that
 }
 
 // Kind names the command on the wire.
@@ -68,6 +70,10 @@ func (c AssignFence) apply(n *next) error {
 	}
 	f.Attempt++
 	f.State, f.Executor, f.Shoot, f.Targets, f.Tried = FenceRequested, c.Executor, c.Shoot, c.Targets, n.Now
+	if c.Whole && !f.Whole {
+		f.Whole, f.Request = true, c.Request
+		n.note(Event{Kind: EventFence, Node: f.Node, Fence: f.ID, Request: f.Request, Reason: "fence is now for the whole node"})
+	}
 	n.keepFence(f)
 	return nil
 }

@@ -27,6 +27,9 @@ func (c Ask) apply(n *next) error {
 		ID: n.id(), Kind: c.What, Service: c.Service, Node: c.Node, By: c.By, At: n.Now, For: c.For,
 		State: RequestOpen, Token: c.Token,
 	}
+	if c.What == RequestFence {
+		r.Instance = n.Nodes[c.Node].Instance
+	}
 	if err := n.knows(r); err != nil {
 		return err
 	}

@@ -244,17 +244,18 @@ type Maintenance struct {
 
 // Request is what an operator asked for, committed before anything is done about it.
 type Request struct {
-	ID      uint64
-	Kind    RequestKind
-	Service ServiceName
-	Node    NodeName
-	By      string // who asked, in words
-	At      Time
-	For     time.Duration
-	State   RequestState
-	Answer  string // how it stands or ended, in words
-	Token   string // drawn by the asker
-	Closed  Time
+	ID       uint64
+	Kind     RequestKind
+	Service  ServiceName
+	Node     NodeName
+	Instance Instance // of a fence: the life of the node that it was asked for
+	By       string   // who asked, in words
+	At       Time
+	For      time.Duration
+	State    RequestState
+	Answer   string // how it stands or ended, in words
+	Token    string // drawn by the asker
+	Closed   Time
 }
 
 // RequestKind is what can be asked for.
