@@ -84,17 +84,14 @@ func (f *fencer) attempt(ctx context.Context, order core.Fence) {
 	if bmc, expected, err := a.bmcs.BMC(order.Node); err == nil {
 		parts.BMC, guid = bmc, expected
 	}
-	var targets []fence.Target // none for a whole node: only a proof of node scope will do, and power-off comes at once
-	if !order.Whole {
-		targets = f.targets(state, order)
-	}
+	targets := f.targets(state, order)
 	if len(targets) == 0 && !order.Whole {
 		return // its grants have ended otherwise: without a target an attempt would be after the whole node
 	}
 	f.running.Go(func() { f.follow(ctx, cancel, order) })
 	result := fence.Attempt(ctx, fence.Order{
 		Node: order.Node, Instance: order.Instance, By: string(a.file.Name), Targets: targets,
-		Shoot: order.Shoot, GUID: guid, Proofs: order.Proofs, LeaseEnded: f.leaseEnded(ctx, order.ID),
+		Shoot: order.Shoot, Whole: order.Whole, GUID: guid, Proofs: order.Proofs, LeaseEnded: f.leaseEnded(ctx, order.ID),
 		Gap: state.Spec.Timing.OffReadings,
 	}, parts)
 	log.Info("fencing ended", "confirmed", result.Confirmed, "note", result.Note)

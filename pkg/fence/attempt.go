@@ -13,7 +13,7 @@ import (
 
 // Attempt carries an order out: it reads the BMC and cuts the targets' storage clients off side by side, and
 // orders power-off only where storage can't satisfy a target's policy or did not in Patience. It ends as soon
-// as every target's policy accepts what is proven, when no level has anything left to try, at Limit, or when
+// as every target's policy accepts what is proven (and, of a whole node, a proof is of node scope), when no level has anything left to try, at Limit, or when
 // ctx ends; all that it started has ended by then. Parts.Proved runs in the caller's goroutine.
 func Attempt(ctx context.Context, order Order, parts Parts) Result {
 	if order.Patience <= 0 {
@@ -157,13 +157,17 @@ func (a *attempt) live() bool {
 
 // confirmed reports whether every target's policy accepts what is proven (I3).
 func (a *attempt) confirmed() bool {
-	if len(a.order.Targets) == 0 {
-		return slices.ContainsFunc(a.proofs, func(p core.Proof) bool {
-			return p.Instance == a.order.Instance && p.Kind.Scope() == core.ScopeNode
-		})
+	node := slices.ContainsFunc(a.proofs, func(p core.Proof) bool {
+		return p.Instance == a.order.Instance && p.Kind.Scope() == core.ScopeNode
+	})
+	if !node && a.whole() {
+		return false
 	}
 	return !slices.ContainsFunc(a.order.Targets, func(t Target) bool { return !a.accepted(t) })
 }
+
+// whole reports whether only a proof of node scope will do.
+func (a *attempt) whole() bool { return a.order.Whole || len(a.order.Targets) == 0 }
 
 func (a *attempt) accepted(t Target) bool {
 	return t.Policy.Accepts(a.proofs, a.order.Instance, t.Service, t.Epoch)
@@ -184,7 +188,7 @@ const never = 24 * time.Hour
 
 // untilShot is how long until power-off is the last thing left for some target.
 func (a *attempt) untilShot() time.Duration {
-	if len(a.order.Targets) == 0 {
+	if a.whole() {
 		return 0
 	}
 	left := never

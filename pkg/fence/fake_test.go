@@ -34,9 +34,10 @@ type machine struct {
 	vague  bool // from the second reading on it says neither on nor off
 	hides  int  // so many times its identity can't be read
 
-	orders []time.Time
-	reads  int
-	begun  time.Time
+	orders  []time.Time // of power-off
+	started int         // orders of power on
+	reads   int
+	begun   time.Time
 }
 
 // call takes as long as the BMC does.
@@ -97,6 +98,17 @@ func (m *machine) Off(ctx context.Context) error {
 		return m.noOff
 	}
 	m.orders = append(m.orders, time.Now())
+	return nil
+}
+
+func (m *machine) On(ctx context.Context) error {
+	if err := m.call(ctx); err != nil {
+		return err
+	}
+	fakes.Lock()
+	defer fakes.Unlock()
+	m.started++
+	m.off, m.orders = m.lies, nil
 	return nil
 }
 

@@ -40,6 +40,7 @@ type Order struct {
 	By       string       // the node that carries it out
 	Targets  []Target     // none: the attempt is after a proof of node scope
 	Shoot    bool         // power-off may be ordered, as the last thing tried
+	Whole    bool         // a proof of node scope is needed besides: power-off is tried first, storage after the lease's end
 	GUID     string       // system GUID that the BMC must report, empty: not checked
 	Proofs   []core.Proof // had by earlier attempts
 

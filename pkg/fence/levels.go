@@ -103,6 +103,9 @@ func hopeless(err error) bool {
 func (a *attempt) cutOff(ctx context.Context, i int) {
 	target, place := a.order.Targets[i], i+1
 	wait := firstRetry
+	if a.order.Whole && !a.untilLeaseEnded(ctx, place, "the lease has not ended") {
+		return // power-off may fail, and a holder that lives on must not lose its storage for that
+	}
 	for ctx.Err() == nil {
 		leaseOver := a.leaseEnded()
 		did, err := a.parts.Storage.CutOff(ctx, target.CutOff)
@@ -118,12 +121,7 @@ func (a *attempt) cutOff(ctx context.Context, i int) {
 			_ = pause(ctx, wait)
 			wait = min(2*wait, lastRetry)
 		case !leaseOver:
-			a.tell(ctx, event{level: place, stage: waiting, note: said(did) + ", the lease has not ended"})
-			select {
-			case <-a.order.LeaseEnded:
-				a.tell(ctx, event{level: place, stage: trying, note: said(did) + ", looking again"})
-			case <-ctx.Done():
-			}
+			a.untilLeaseEnded(ctx, place, said(did)+", the lease has not ended")
 		default:
 			reading := said(did) + ", no watcher of the old holder is left, its lease has ended"
 			a.tell(ctx, event{level: place, stage: ended, note: reading, proof: &core.Proof{
@@ -131,6 +129,20 @@ func (a *attempt) cutOff(ctx context.Context, i int) {
 			}})
 			return
 		}
+	}
+}
+
+// untilLeaseEnded waits for the lease's end and reports whether it came before the attempt's.
+func (a *attempt) untilLeaseEnded(ctx context.Context, place int, note string) bool {
+	if !a.leaseEnded() {
+		a.tell(ctx, event{level: place, stage: waiting, note: note})
+	}
+	select {
+	case <-a.order.LeaseEnded:
+		a.tell(ctx, event{level: place, stage: trying, note: note + ", then did"})
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 

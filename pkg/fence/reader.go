@@ -19,8 +19,14 @@ var ErrNoBMC = errors.New("node has no BMC in the cluster document")
 // Handle is a BMC that is kept; *ipmi.BMC is one. It serialises its calls.
 type Handle interface {
 	BMC
+	Starter
 	Check(ctx context.Context) (ipmi.Report, error)
 	Close() error
+}
+
+// Starter orders power on: what no fence needs, and what comes after one.
+type Starter interface {
+	On(ctx context.Context) error // an order only: what counts is what Power reads afterwards
 }
 
 // Reader keeps one handle of each node's BMC for all who need it, so that a BMC sees one session of this node
@@ -105,6 +111,24 @@ func (r *Reader) ReadOff(ctx context.Context, node core.NodeName, gap time.Durat
 		return core.Proof{}, err
 	}
 	return ReadOff(ctx, bmc, guid, gap)
+}
+
+// Power reads a node's power from the BMC that is certainly its own.
+func (r *Reader) Power(ctx context.Context, node core.NodeName) (ipmi.State, error) {
+	k, err := r.kept(node)
+	if err != nil {
+		return ipmi.Unknown, err
+	}
+	return ReadPower(ctx, k.handle, k.spec.GUID)
+}
+
+// PowerOn is PowerOn of the node's BMC.
+func (r *Reader) PowerOn(ctx context.Context, node core.NodeName) error {
+	k, err := r.kept(node)
+	if err != nil {
+		return err
+	}
+	return PowerOn(ctx, k.handle, k.spec.GUID)
 }
 
 // Ready tries all that a fence of the node would need of its BMC, but the order itself. The error says what is
