@@ -22,6 +22,7 @@ import (
 	"github.com/keepone-ha/keepone/pkg/core"
 	"github.com/keepone-ha/keepone/pkg/fence"
 	"github.com/keepone-ha/keepone/pkg/observe"
+	"github.com/keepone-ha/keepone/pkg/op"
 	"github.com/keepone-ha/keepone/pkg/pki"
 	"github.com/keepone-ha/keepone/pkg/release"
 	"github.com/keepone-ha/keepone/pkg/replica"
@@ -37,6 +38,8 @@ type Options struct {
 	Binary string // what helpers are run from: this daemon's own binary
 	Log    *slog.Logger
 	Stderr io.Writer // of helpers
+
+	ClientScope ClientScope // nil: client scope is never enough for the cluster manager
 }
 
 // App is one node's daemon.
@@ -46,17 +49,18 @@ type App struct {
 	id       *pki.Identity
 	instance core.Instance
 
-	seeds    *seeds
-	peers    *api.Node
-	replica  *replica.Replica
-	observer *observe.Observer
-	storage  *storage
-	bmcs     *fence.Reader
-	problems *bmcProblems
-	clocks   clocks
-	agent    *agent.Agent
-	guard    *guardLink
-	leading  atomic.Bool // and has passed its barrier
+	seeds       *seeds
+	peers       *api.Node
+	replica     *replica.Replica
+	observer    *observe.Observer
+	storage     *storage
+	bmcs        *fence.Reader
+	problems    *bmcProblems
+	clocks      clocks
+	agent       *agent.Agent
+	guard       *guardLink
+	clientScope ClientScope
+	leading     atomic.Bool // and has passed its barrier
 
 	claims    *claims
 	abilities *abilities
@@ -108,6 +112,9 @@ func New(o Options) (*App, error) {
 	if a.publisher, err = newPublisher(a, noManager{}); err != nil {
 		return nil, fmt.Errorf("start keeponed: %w", err)
 	}
+	if a.clientScope = o.ClientScope; a.clientScope == nil {
+		a.clientScope = neverClientScope{}
+	}
 	a.observer = observe.New(o.File.Name, boottime.Now(), func() { nudge(a.decideNow) })
 	a.guard = newGuardLink(a)
 	a.storage.full = a.volumeFull
@@ -140,6 +147,8 @@ func (a *App) Start(ctx context.Context) (err error) {
 	a.peers.Handle(methodReport, a.serveReport)
 	a.peers.Handle(methodFacts, a.serveFacts)
 	a.peers.Handle(methodApplied, a.serveApplied)
+	a.peers.Handle(op.MethodFence, a.serveFence)
+	a.peers.Handle(op.MethodLeader, a.serveLeader)
 	api.ServeJoin(mux, a.id, a.redeem)
 	a.replica, err = replica.New(replica.Options{
 		Self: a.file.Name, Incarnation: a.id.Incarnation, DataDir: a.file.DataDir,

@@ -56,7 +56,7 @@ func (g *guardLink) run(ctx context.Context) {
 	for {
 		state, changed := g.app.replica.Watch()
 		if state.Cluster != "" && (state.Document.Version != version || memberSum(state) != members) {
-			if err := errors.Join(g.configure(ctx, state), g.app.seeds.save(state.Spec)); err != nil {
+			if err := errors.Join(g.configure(ctx, state), g.app.seeds.save(state.Spec), g.app.saveFencing(state)); err != nil {
 				g.app.log.Error("configure guard", "err", err)
 			} else {
 				version, members = state.Document.Version, memberSum(state)

@@ -48,6 +48,7 @@ func (a *App) openLocal() error {
 	} {
 		local.Handle(method, h.need, h.handle)
 	}
+	a.openFencing(local)
 	if err := local.Listen(filepath.Join(a.file.RunDir, "keeponed.sock")); err != nil {
 		return err
 	}

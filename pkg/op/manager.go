@@ -11,6 +11,7 @@ const (
 	MethodPublish = "publish" // Publish → nothing
 	MethodFence   = "fence"   // Fence → Progress lines → Fenced
 	MethodPower   = "power"   // Power → Powered
+	MethodLeader  = "leader"  // of the node protocol, where fence is served too: → Leads
 )
 
 // Claim asks that this node be granted a service and bring it up as far as Stage. It is answered once that is so.
@@ -71,6 +72,11 @@ type Publish struct {
 	Service   core.ServiceName `json:",omitempty"`
 	Promotion string           `json:",omitempty"`
 	Off       bool             // no longer, and take them away
+}
+
+// Leads says which leader a member follows.
+type Leads struct {
+	Leader core.NodeName // empty: none is known
 }
 
 // Fence asks for a proof that the node can do no more harm: one committed order, however often it is asked.
