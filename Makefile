@@ -44,6 +44,8 @@ binaries:
 	@mkdir -p build
 	CGO_ENABLED=1 go build -tags $(CEPH_TAG) -ldflags '$(LDFLAGS)' -o build/keeponed ./cmd/keeponed
 	CGO_ENABLED=0 go build -ldflags '$(LDFLAGS)' -o build/ ./cmd/keepone ./cmd/keepone-guard
+	@mkdir -p build/ocf
+	CGO_ENABLED=0 go build -ldflags '$(LDFLAGS)' -o build/ocf/ ./resource-agents/rbd ./resource-agents/container ./resource-agents/controller
 	CGO_ENABLED=0 go build -ldflags '$(LDFLAGS)' -o build/ ./test/lab/cmd/keepone-lab
 	CGO_ENABLED=0 go build -ldflags '$(LDFLAGS)' -o build/keepone-frontend ./test/lab/frontend
 

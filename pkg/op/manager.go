@@ -51,6 +51,8 @@ type Able struct {
 	OK     bool // it holds the grant, or could be given it
 	Reason string
 	Score  int // of promotion: higher is better; 0 if not OK
+	// Barred: not OK by the cluster document (it is not among the service's nodes, or only votes). Waiting mends nothing.
+	Barred bool `json:",omitempty"`
 }
 
 // Probe asks whether the service is well on this node. Depth is OCF_CHECK_LEVEL: 10 its volume, 20 its own probes too.

@@ -47,6 +47,7 @@ var may = map[string][]string{
 	"pkg/drive/netif":     {"pkg/core", "pkg/drive"},
 	"pkg/drive/probe":     {"pkg/core", "pkg/drive"},
 	"pkg/drive/blockfs":   {"pkg/drive", "pkg/worker"},
+	"pkg/ocf":             {},
 }
 
 func list(t *testing.T, args ...string) []pkg {
@@ -130,13 +131,29 @@ func TestRaftIsKnownToReplicaAlone(t *testing.T) {
 	}
 }
 
+// TestResourceAgentsKnowLittle keeps them from needing more than a socket, the kernel and the records.
+func TestResourceAgentsKnowLittle(t *testing.T) {
+	allowed := []string{"pkg/ocf", "pkg/api", "pkg/op", "pkg/release", "pkg/core", "pkg/version", "resource-agents/internal/node"}
+	for _, p := range list(t, "./resource-agents/...") {
+		for _, i := range p.Imports {
+			if inside, ok := strings.CutPrefix(i, module); ok && !slices.Contains(allowed, inside) {
+				t.Errorf("%s imports %s", strings.TrimPrefix(p.ImportPath, module), inside)
+			}
+		}
+		if len(p.CgoFiles) > 0 {
+			t.Errorf("%s binds C", p.ImportPath)
+		}
+	}
+}
+
 // TestSmallProgramsStaySmall keeps what must not fail, or must answer in milliseconds, free of what costs memory
 // and start time.
 func TestSmallProgramsStaySmall(t *testing.T) {
 	heavy := []string{"net/http", "github.com/hashicorp/raft", "github.com/ceph/go-ceph", "github.com/lxc/go-lxc", "github.com/prometheus/"}
 	for program, more := range map[string][]string{
-		"./cmd/keepone":       nil,
-		"./cmd/keepone-guard": {"crypto/tls", "github.com/vishvananda/netlink", "github.com/spf13/cobra"},
+		"./cmd/keepone":         nil,
+		"./cmd/keepone-guard":   {"crypto/tls", "github.com/vishvananda/netlink", "github.com/spf13/cobra"},
+		"./resource-agents/...": {"github.com/vishvananda/netlink", "github.com/spf13/cobra"},
 	} {
 		for _, p := range list(t, program) {
 			for _, d := range p.Deps {

@@ -1,0 +1,21 @@
+// Command container is the resource agent ocf:keepone:container: a service's container, alone or with its lock and mount. It starts
+// with a grant only, and stops with nothing but the kernel.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/keepone-ha/keepone/pkg/ocf"
+	"github.com/keepone-ha/keepone/resource-agents/internal/node"
+)
+
+func main() { os.Exit(execute()) }
+
+func execute() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return int(newAgent(node.Open).Run(ctx, ocf.Process()))
+}

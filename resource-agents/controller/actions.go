@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/keepone-ha/keepone/pkg/core"
+	"github.com/keepone-ha/keepone/pkg/ocf"
+	"github.com/keepone-ha/keepone/pkg/op"
+	"github.com/keepone-ha/keepone/resource-agents/internal/node"
+)
+
+// watch is what the agent remembers from start to stop.
+type watch struct {
+	Services []core.ServiceName // whose attributes were published
+	Lost     time.Time          // since when no leader with a quorum is in touch; zero: one is
+	Cleared  bool               // attributes were taken away since the daemon died
+}
+
+const memory = "controller"
+
+func (a *agent) node() node.Node { return a.open(string(a.runDir), string(a.socket)) }
+
+// start waits until the daemon takes part in the election, and has it publish what the node may do.
+func (a *agent) start(ctx context.Context, _ ocf.Call) (ocf.Code, error) {
+	n := a.node()
+	h, err := n.Ready(ctx, nil)
+	if err != nil {
+		return ocf.ErrGeneric, err
+	}
+	if err := n.Publish(ctx, op.Publish{}); err != nil {
+		return ocf.ErrGeneric, fmt.Errorf("publish the election: %w", err)
+	}
+	return ocf.Success, n.Remember(memory, watch{Services: services(h)})
+}
+
+// stop takes the attributes away. It never fails: nothing that runs depends on it.
+func (a *agent) stop(ctx context.Context, c ocf.Call) (ocf.Code, error) {
+	n := a.node()
+	var w watch
+	known, err := n.Recall(memory, &w)
+	if err != nil {
+		c.Note("%v", err)
+	}
+	if err := n.Publish(ctx, op.Publish{Off: true}); err != nil && known {
+		c.Note("keeponed can't take the attributes away: %v", err)
+		a.clear(ctx, c, n, w.Services)
+	}
+	if err := n.Forget(memory); err != nil {
+		c.Note("%v", err)
+	}
+	return ocf.Success, nil
+}
+
+// restartWait is what a daemon gets that is restarted, by an upgrade or by systemd (RestartSec), before it counts as
+// dead.
+const restartWait = 5 * time.Second
+
+func (a *agent) monitor(ctx context.Context, c ocf.Call) (ocf.Code, error) {
+	n := a.node()
+	var w watch
+	known, err := n.Recall(memory, &w)
+	if err != nil {
+		return ocf.ErrGeneric, err
+	}
+	if !known {
+		return ocf.NotRunning, nil
+	}
+	h, err := n.Awake(ctx, restartWait)
+	if err != nil {
+		a.bury(ctx, c, n, w)
+		return ocf.ErrGeneric, fmt.Errorf("keeponed is dead: %w", err)
+	}
+	return a.judge(n, w, h)
+}
+
+// judge is about a daemon that answers.
+func (a *agent) judge(n node.Node, w watch, h op.Health) (ocf.Code, error) {
+	now := watch{Services: w.Services, Lost: w.Lost}
+	if list := services(h); len(list) > 0 {
+		now.Services = list
+	}
+	inTouch := h.Quorum && h.Leader != ""
+	switch {
+	case inTouch:
+		now.Lost = time.Time{}
+	case w.Lost.IsZero():
+		now.Lost = time.Now()
+	}
+	if !now.equal(w) {
+		if err := n.Remember(memory, now); err != nil {
+			return ocf.ErrGeneric, err
+		}
+	}
+	switch {
+	case inTouch && !h.Healthy:
+		return ocf.ErrGeneric, ocf.Fail(ocf.ErrGeneric, "keeponed is not well: %s", h.Why)
+	case !inTouch && time.Since(now.Lost) >= time.Duration(a.grace):
+		return ocf.ErrGeneric, ocf.Fail(ocf.ErrGeneric, "no leader with a quorum for %s: %s", time.Since(now.Lost).Round(time.Second), h.Why)
+	}
+	return ocf.Success, nil
+}
+
+func (w watch) equal(other watch) bool {
+	return slices.Equal(w.Services, other.Services) && w.Lost.Equal(other.Lost) && w.Cleared == other.Cleared
+}
+
+// bury takes away, once, what a dead daemon can take back no more.
+func (a *agent) bury(ctx context.Context, c ocf.Call, n node.Node, w watch) {
+	if w.Cleared {
+		return
+	}
+	a.clear(ctx, c, n, w.Services)
+	w.Cleared = true
+	if err := n.Remember(memory, w); err != nil {
+		c.Note("%v", err)
+	}
+}
+
+// clear deletes the attributes of services that certainly do not run here. The others keep theirs: without it
+// Pacemaker would stop what runs well.
+func (a *agent) clear(ctx context.Context, c ocf.Call, n node.Node, services []core.ServiceName) {
+	for _, service := range services {
+		seen, err := n.Look(service)
+		if err != nil || !seen.Facts.Idle() {
+			continue
+		}
+		if err := n.Attributes.Delete(ctx, node.Eligible(service)); err != nil {
+			c.Note("%v", err)
+		}
+	}
+}
+
+// reload has keeponed publish anew; a changed grace counts from the next monitor on.
+func (a *agent) reload(ctx context.Context, _ ocf.Call) (ocf.Code, error) {
+	return ocf.Success, a.node().Publish(ctx, op.Publish{})
+}
+
+func services(h op.Health) []core.ServiceName {
+	return slices.Sorted(maps.Keys(h.Services))
+}
