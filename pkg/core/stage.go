@@ -74,6 +74,7 @@ type Able struct {
 	OK     bool   // it holds the grant, or could be given it
 	Reason string // why not
 	Score  int    // higher is better; 0 if not OK
+	Barred bool   // by the cluster document: waiting mends nothing
 }
 
 // The scores that a cluster manager sees. A holder's is above any that another node could reach.
@@ -97,7 +98,7 @@ func Ables(s State, v View, now Time) map[ServiceName]map[NodeName]Able {
 func (d *decider) ables(svc Service) map[NodeName]Able {
 	able := map[NodeName]Able{}
 	for _, node := range d.s.Spec.Nodes {
-		able[node.Name] = Able{Reason: d.unfit(svc, node.Name)}
+		able[node.Name] = Able{Reason: d.unfit(svc, node.Name), Barred: node.Witness || !d.s.Spec.mayHold(node.Name, svc.Name)}
 	}
 	found, _ := d.candidates(svc, "")
 	score := scoreBest
