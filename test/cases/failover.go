@@ -2,6 +2,7 @@ package cases
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -49,10 +50,7 @@ func outage(ctx context.Context, l *lab.Lab, address string, bound time.Duration
 	}
 	time.Sleep(500 * time.Millisecond) // let some records be written: a user's time, nothing is synchronised by it
 	t.Began = time.Now()
-	if err := bad(ctx, holder); err != nil {
-		return t, err
-	}
-	if t.Answered, err = awaitAnswerElsewhere(ctx, address, bound, t.Began); err != nil {
+	if t.Answered, err = doAndAwait(ctx, address, bound, holder, bad); err != nil {
 		return t, err
 	}
 	if _, err := client.AwaitAck(ctx, t.Answered, 10*time.Second); err != nil {
@@ -62,6 +60,24 @@ func outage(ctx context.Context, l *lab.Lab, address string, bound time.Duration
 	t.Client = client
 	t.Verdict, err = client.Verify(ctx)
 	return t, err
+}
+
+// doAndAwait does the bad thing and waits for the answer from elsewhere, side by side: on a busy machine a takeover may
+// be over before all of a node's processes are gone.
+func doAndAwait(ctx context.Context, address string, bound time.Duration, holder *lab.Node, bad func(context.Context, *lab.Node) error) (time.Time, error) {
+	began := time.Now()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	done := make(chan error, 1)
+	go func() {
+		err := bad(ctx, holder)
+		if err != nil {
+			cancel(err)
+		}
+		done <- err
+	}()
+	answered, err := awaitAnswerElsewhere(ctx, address, bound, began)
+	return answered, errors.Join(<-done, err)
 }
 
 // awaitAnswerElsewhere waits for an answer that can't be the old holder's last: the front-end must first be gone.
