@@ -113,16 +113,18 @@ func (a *agent) bury(ctx context.Context, c ocf.Call, n node.Node, w watch) {
 	if w.Cleared {
 		return
 	}
-	a.clear(ctx, c, n, w.Services)
-	w.Cleared = true
+	if w.Cleared = a.clear(ctx, c, n, w.Services); !w.Cleared {
+		return // the next monitor tries again
+	}
 	if err := n.Remember(memory, w); err != nil {
 		c.Note("%v", err)
 	}
 }
 
 // clear deletes the attributes of services that certainly do not run here. The others keep theirs: without it
-// Pacemaker would stop what runs well.
-func (a *agent) clear(ctx context.Context, c ocf.Call, n node.Node, services []core.ServiceName) {
+// Pacemaker would stop what runs well. false: the cluster manager did not take it.
+func (a *agent) clear(ctx context.Context, c ocf.Call, n node.Node, services []core.ServiceName) bool {
+	taken := true
 	for _, service := range services {
 		seen, err := n.Look(service)
 		if err != nil || !seen.Facts.Idle() {
@@ -130,8 +132,10 @@ func (a *agent) clear(ctx context.Context, c ocf.Call, n node.Node, services []c
 		}
 		if err := n.Attributes.Delete(ctx, node.Eligible(service)); err != nil {
 			c.Note("%v", err)
+			taken = false
 		}
 	}
+	return taken
 }
 
 // reload has keeponed publish anew; a changed grace counts from the next monitor on.
