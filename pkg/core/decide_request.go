@@ -107,6 +107,8 @@ func (d *decider) answerStart(r Request) (RequestState, string) {
 	switch {
 	case svc.Stopped:
 		return RequestFailed, "stopped meanwhile"
+	case d.s.managed():
+		return RequestDone, fmt.Sprintf("the cluster manager may start %s again", r.Service)
 	case d.answers(g) && (g.Since > r.At || r.Kind == RequestStart):
 		return RequestDone, fmt.Sprintf("%s answers on %s", r.Service, g.Node)
 	case g == nil && svc.Blocked != "":
@@ -128,6 +130,8 @@ func (d *decider) answerDrain(r Request) (RequestState, string) {
 		text := string(name)
 		if found, why := d.candidates(svc, r.Node); len(found) == 0 {
 			text += ", which can go nowhere: " + why
+		} else if d.s.managed() {
+			text += ", which the cluster manager has to move"
 		}
 		left = append(left, text)
 	}

@@ -92,6 +92,8 @@ func (n *next) beginMove(r Request) error {
 	switch {
 	case err != nil:
 		return err
+	case r.Kind == RequestSwitchover && n.managed():
+		return n.managersTurn(r)
 	case n.Maintenance.On:
 		return fmt.Errorf("service %q stays where it is: %w", r.Service, ErrMaintenance)
 	case svc.Move != nil:
@@ -108,6 +110,11 @@ func (n *next) beginMove(r Request) error {
 	svc.Move = &Move{To: r.Node, From: svc.Grant.Node, Epoch: svc.Grant.Epoch, Request: r.ID, Lost: r.Kind == RequestFailover}
 	n.keep(svc)
 	return nil
+}
+
+// managersTurn refuses what a cluster manager orders by itself: done behind its back, it would undo it.
+func (n *next) managersTurn(r Request) error {
+	return fmt.Errorf("manager = %q: the cluster manager moves and restarts service %q, ask it for the %s: %w", n.Spec.Manager, r.Service, r.Kind, ErrRefused)
 }
 
 func (n *next) beginService(r Request) error {
@@ -127,6 +134,9 @@ func (n *next) beginService(r Request) error {
 	case RequestStop:
 		svc.Stopped, svc.Move = true, nil
 	default:
+		if n.managed() {
+			return n.managersTurn(r)
+		}
 		g := svc.Grant
 		if g == nil || (g.Phase != PhaseRunning && g.Phase != PhaseFailed) {
 			return fmt.Errorf("service %q is not running, there is nothing to restart: %w", r.Service, ErrRefused)
