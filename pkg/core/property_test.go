@@ -3,6 +3,7 @@ package core
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -27,11 +28,18 @@ var clusters = []struct {
 
 // TestAnyFaults lets faults and requests strike in any order. Whatever happens, no guarantee may break; once all
 // is healed, every service that nobody stopped must answer within a bound, and every request be closed.
-func TestAnyFaults(t *testing.T) {
+func TestAnyFaults(t *testing.T) { anyFaults(t, ManagerKeepone) }
+
+// TestAnyFaultsManaged is the same under a cluster manager, which claims, gives up, stops and moves as it likes. Once all
+// is healed, it orders as one that is in its senses.
+func TestAnyFaultsManaged(t *testing.T) { anyFaults(t, ManagerPacemaker) }
+
+func anyFaults(t *testing.T, by Manager) {
+	t.Helper()
 	rapid.Check(t, func(t *rapid.T) {
 		shape := rapid.SampledFrom(clusters).Draw(t, "cluster")
 		spec := testSpec(shape.nodes, shape.services...)
-		spec.Fencing = policies[shape.policy]
+		spec.Fencing, spec.Manager = policies[shape.policy], by
 		w := newWorld(spec)
 		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 1))
 		w.jitter = func(d time.Duration) time.Duration { return d/2 + time.Duration(rng.Int64N(int64(d))) }
@@ -42,6 +50,12 @@ func TestAnyFaults(t *testing.T) {
 			w.sound(t)
 		}
 		w.healAll()
+		if by == ManagerPacemaker {
+			w.manager = newManager()
+			for _, name := range w.state.ServiceNames() {
+				w.manager.staged[name] = rapid.Bool().Draw(t, "staged")
+			}
+		}
 		for range 48 {
 			w.run(5 * time.Second)
 			if w.hanging() == "" {
@@ -74,6 +88,11 @@ func (w *world) strike(t *rapid.T) {
 		"ask switchover " + service, "ask switchover " + service + " " + node, "ask failover " + service, "ask drain " + node,
 		"ask undrain " + node, "ask fence " + node, "ask stop " + service, "ask start " + service, "ask restart " + service,
 		fmt.Sprintf("ask maintenance-on %ds", rapid.IntRange(5, 60).Draw(t, "for")), "ask maintenance-off", "ask fence-confirm " + node,
+	}
+	if w.state.managed() {
+		claim := []string{"claim " + node + " " + service, "claim " + node + " " + service + " promoted"}
+		stop := []string{"unclaim " + node + " " + service, "lower " + node + " " + service, "stop " + node + " " + service}
+		lines = slices.Concat(lines, claim, claim, claim, claim, stop, stop)
 	}
 	line := rapid.SampledFrom(lines).Draw(t, "line")
 	if strings.HasPrefix(line, "ask fence-confirm") && w.nodes[NodeName(node)].power {

@@ -27,6 +27,8 @@ type machine struct {
 	torn      map[ServiceName]bool // the file system can't be mounted
 	stuck     map[ServiceName]bool // a release is never answered
 	dirty     map[ServiceName]bool // a release ends contained, not vacated
+	claims    map[ServiceName]Stage
+	buried    map[ServiceName]Epoch // stopped here by the cluster manager's hand
 }
 
 // job is one fence attempt being carried out.
@@ -48,6 +50,9 @@ type activation struct {
 	marked  Time // of the stage before, for phases
 	storage time.Duration
 	start   time.Duration
+	kept    bool // the volume stays without the container: a cluster manager orders them apart
+	ended   bool // the cluster manager stopped the container
+	soiled  bool // the cluster manager stopped it, and it could not be vacated
 }
 
 type stage string
@@ -59,6 +64,7 @@ const (
 	stageBoot    stage = "boot"    // mounted, the container starts
 	stageProbe   stage = "probe"   // the container runs
 	stageServing stage = "serving" // it answers
+	stageKept    stage = "kept"    // mapped, as far as a cluster manager wants it
 	stageDead    stage = "dead"    // no process is left; mounted
 	stageEnding  stage = "ending"  // unmounting
 )
@@ -78,6 +84,7 @@ func newMachine(name NodeName) *machine {
 // forget is what a power cut does.
 func (m *machine) forget() {
 	m.leases, m.runs, m.jobs = map[ServiceName]lease{}, map[ServiceName]*activation{}, map[uint64]job{}
+	m.claims, m.buried = map[ServiceName]Stage{}, map[ServiceName]Epoch{}
 	m.leaseless, m.known, m.paused = 0, State{}, false
 }
 
@@ -114,7 +121,7 @@ func (m *machine) leased(name ServiceName, epoch Epoch, now Time) bool {
 
 // report is what its daemon tells the leader.
 func (m *machine) report(w *world) *Report {
-	r := &Report{Instance: m.instance(), Ready: map[ServiceName]Ready{}}
+	r := &Report{Instance: m.instance(), Ready: map[ServiceName]Ready{}, Claims: maps.Clone(m.claims)}
 	for _, name := range slices.Sorted(maps.Keys(w.images)) {
 		if a := m.runs[name]; a != nil {
 			r.Holds = append(r.Holds, Target{Service: name, Epoch: a.epoch})
@@ -144,7 +151,7 @@ func (m *machine) work(w *world) {
 		case a != nil && (!mine || svc.Grant.Epoch != a.epoch):
 			m.end(w, name, a)
 		case !mine:
-		case a == nil && svc.Grant.Phase == PhaseReleasing && !m.stuck[name]:
+		case a == nil && (svc.Grant.Phase == PhaseReleasing && !m.stuck[name] || m.given(svc)):
 			w.propose(m, &Vacated{Service: name, Epoch: svc.Grant.Epoch, Instance: m.instance()})
 		case a == nil && svc.Grant.Phase == PhaseStarting && m.leased(name, svc.Grant.Epoch, w.now):
 			m.runs[name] = &activation{
@@ -169,6 +176,7 @@ func (m *machine) advance(w *world, svc Service, a *activation) {
 		m.release(w, svc, a)
 	case g.Phase == PhaseContained:
 		a.stage = stageDead
+	case m.known.managed() && m.obey(w, svc, a):
 	case a.stage == stageDead && (a.address == "" || g.Phase == PhaseStarting && g.Run == a.run && g.Clients == nil):
 		m.abandon(w, svc.Name, a, "lease lost on the way")
 	case a.stage == stageDead && g.Run == a.run:
@@ -184,11 +192,13 @@ func (m *machine) advance(w *world, svc Service, a *activation) {
 
 // station is the next step of an activation.
 func (m *machine) station(w *world, svc Service, a *activation) {
-	img := w.images[svc.Name]
+	img, g := w.images[svc.Name], svc.Grant
 	next := func(s stage, d time.Duration) { a.stage, a.due = s, w.now.Add(w.jitter(d)) }
 	live := m.leased(svc.Name, a.epoch, w.now)
 	switch {
-	case a.stage == stageServing:
+	case a.stage == stageServing || a.stage == stageKept:
+	case a.kept && !live && a.stage == stageBoot:
+		a.stage = stageDead
 	case w.now.Sub(a.begun) > m.known.Spec.Service(svc.Name).StartLimit && a.stage != stageProbe:
 		m.abandon(w, svc.Name, a, "not started within its bound")
 	case !live && a.stage != stageProbe:
@@ -200,6 +210,9 @@ func (m *machine) station(w *world, svc Service, a *activation) {
 		ok, err := w.propose(m, &CommitClient{Service: svc.Name, Epoch: a.epoch, Instance: m.instance(), Address: a.address})
 		if err != nil {
 			m.abandon(w, svc.Name, a, err.Error())
+		} else if ok && g.Stage == StagePromoted {
+			a.kept = true
+			next(stageKept, 50*time.Millisecond)
 		} else if ok {
 			next(stageMount, 100*time.Millisecond)
 		}

@@ -41,7 +41,7 @@ var policies = map[string]Policy{
 }
 
 // play runs a script and returns its world. Lines: "cluster a b c", "policy NAME", "services one two",
-// "prefer one b", "at 20s VERB ...", "run 60s".
+// "manager pacemaker", "prefer one b", "at 20s VERB ...", "run 60s".
 func play(script string) (*world, error) {
 	spec := testSpec("a b c", "one")
 	type act struct {
@@ -64,6 +64,8 @@ func play(script string) (*world, error) {
 			for _, name := range words[1:] {
 				spec.Services = append(spec.Services, testSpec("", ServiceName(name)).Services...)
 			}
+		case "manager":
+			spec.Manager = Manager(words[1])
 		case "policy":
 			spec.Fencing = policies[words[1]]
 		case "prefer":
@@ -129,6 +131,14 @@ func (w *world) act(words []string) error {
 		return nil
 	}
 	switch verb {
+	case "claim":
+		m.claim(ServiceName(args[1]), Stage(strings.Join(args[2:], "")))
+	case "unclaim":
+		delete(m.claims, ServiceName(args[1]))
+	case "stop":
+		m.stopHere(w, ServiceName(args[1]))
+	case "lower":
+		m.lower(ServiceName(args[1]))
 	case "power-cut":
 		m.cut()
 	case "boot":

@@ -31,6 +31,7 @@ type world struct {
 	printed  uint64
 	serves   map[ServiceName]bool
 	jitter   func(time.Duration) time.Duration
+	manager  *manager // orders the services; nil: nobody does, or a script
 }
 
 // image is one RBD image: who owns its lock, who is blocklisted, which epoch it carries.
@@ -168,6 +169,10 @@ func (w *world) step() {
 			m.learn(w)
 			m.work(w)
 		}
+	}
+	w.settle()
+	if w.manager != nil {
+		w.manager.order(w)
 	}
 	w.observe()
 }
