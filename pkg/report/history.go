@@ -100,7 +100,7 @@ func eventColor(kind string) string {
 	switch core.EventKind(kind) {
 	case core.EventFailover, core.EventFailed, core.EventBlocked, core.EventFence:
 		return red
-	case core.EventStarted, core.EventSwitchover:
+	case core.EventStarted, core.EventPromoted, core.EventSwitchover:
 		return green
 	case core.EventNode, core.EventContained, core.EventMaintenance:
 		return yellow

@@ -225,6 +225,7 @@ func TestServiceStates(t *testing.T) {
 		{"blocked", core.Service{Blocked: "the image is missing"}, StateBlocked},
 		{"waiting", core.Service{}, StateWaiting},
 		{"starting", core.Service{Grant: &core.Grant{Phase: core.PhaseStarting}}, StateStarting},
+		{"promoted", core.Service{Grant: &core.Grant{Phase: core.PhasePromoted}}, StatePromoted},
 		{"failed", core.Service{Grant: &core.Grant{Phase: core.PhaseFailed}}, StateFailed},
 		{"stopping", core.Service{Grant: &core.Grant{Phase: core.PhaseReleasing}}, StateStopping},
 		{"contained", core.Service{Grant: &core.Grant{Phase: core.PhaseContained}}, StateContained},

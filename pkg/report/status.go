@@ -89,6 +89,7 @@ type Service struct {
 const (
 	StateRunning   = "running"
 	StateStarting  = "starting"
+	StatePromoted  = "promoted"  // under a cluster manager: mapped, the container does not run
 	StateFailed    = "failed"    // the run failed; it is tried again
 	StateStopping  = "stopping"  // on its way from the holder
 	StateContained = "contained" // its processes are gone, its storage client is to be cut off
@@ -236,6 +237,8 @@ func (b builder) serviceState(svc core.Service) (state, reason string) {
 	switch g.Phase {
 	case core.PhaseStarting:
 		return StateStarting, lastFailure(svc)
+	case core.PhasePromoted:
+		return StatePromoted, "its volume is mapped, its container does not run"
 	case core.PhaseFailed:
 		return StateFailed, lastFailure(svc)
 	case core.PhaseReleasing:

@@ -129,7 +129,7 @@ func stateColor(state string) string {
 	switch state {
 	case StateRunning, "online":
 		return green
-	case StateStarting, StateStopping, StateWaiting, StateStopped, "suspect", "new":
+	case StateStarting, StatePromoted, StateStopping, StateWaiting, StateStopped, "suspect", "new":
 		return yellow
 	}
 	return red
