@@ -16,8 +16,7 @@ import (
 
 // part is what the agent remembers from start to stop: this node takes part.
 type part struct {
-	Resource string
-	Score    node.Score // as it was last set
+	Score node.Score // as it was last set
 }
 
 func (a *agent) node() node.Node        { return a.open(string(a.runDir), string(a.socket)) }
@@ -34,7 +33,7 @@ func (a *agent) start(ctx context.Context, c ocf.Call) (ocf.Code, error) {
 	if err != nil {
 		return ocf.ErrGeneric, err
 	}
-	p := part{Resource: c.Instance, Score: node.Score(h.Services[a.name()].Score)}
+	p := part{Score: node.Score(h.Services[a.name()].Score)}
 	a.tell(ctx, c, n, p.Score)
 	if err := n.Publish(ctx, a.publish(c)); err != nil {
 		c.Note("keeponed will not keep the promotion score: %v", err)
