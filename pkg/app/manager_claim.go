@@ -101,7 +101,7 @@ func (a *App) opClaim(ctx context.Context, _ api.Caller, body json.RawMessage, s
 		case done != nil:
 			return *done, nil
 		case news.failures > failed:
-			return nil, &api.Error{Code: api.CodeInternal, Message: news.text}
+			return nil, api.Refuse("%s", news.text) // the cluster manager decides where it is tried next
 		case news.text != told:
 			told = news.text
 			if err := send(op.Progress{After: time.Since(began), Text: told}); err != nil {
