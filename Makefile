@@ -32,7 +32,7 @@ check: ## format, vet, staticcheck, import rules, fast tests with -race; no root
 deps: ## install what build, demo and test need from Debian
 	@test/deps.sh
 
-build: deps ## build/keeponed, keepone, keepone-guard and the lab
+build: deps ## build/keeponed, keepone, keepone-guard, fence_keepone and the lab
 	@$(MAKE) --no-print-directory binaries
 
 .PHONY: ceph-tag
@@ -43,7 +43,7 @@ ceph-tag:
 binaries:
 	@mkdir -p build
 	CGO_ENABLED=1 go build -tags $(CEPH_TAG) -ldflags '$(LDFLAGS)' -o build/keeponed ./cmd/keeponed
-	CGO_ENABLED=0 go build -ldflags '$(LDFLAGS)' -o build/ ./cmd/keepone ./cmd/keepone-guard
+	CGO_ENABLED=0 go build -ldflags '$(LDFLAGS)' -o build/ ./cmd/keepone ./cmd/keepone-guard ./fencing/fence_keepone
 	@mkdir -p build/ocf
 	CGO_ENABLED=0 go build -ldflags '$(LDFLAGS)' -o build/ocf/ ./resource-agents/rbd ./resource-agents/container ./resource-agents/controller
 	CGO_ENABLED=0 go build -ldflags '$(LDFLAGS)' -o build/ ./test/lab/cmd/keepone-lab

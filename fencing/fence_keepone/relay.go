@@ -1,0 +1,197 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/keepone-ha/keepone/pkg/api"
+	"github.com/keepone-ha/keepone/pkg/core"
+	"github.com/keepone-ha/keepone/pkg/fence"
+	"github.com/keepone-ha/keepone/pkg/op"
+	"github.com/keepone-ha/keepone/pkg/pki"
+)
+
+const (
+	// elections: an election takes one to two timeouts to be noticed and one to two to be won, and one split vote more; five
+	// make a bound.
+	elections = 5
+	// askAgain is between two rounds in which no leader was found.
+	askAgain = 200 * time.Millisecond
+)
+
+var (
+	errNoLeader   = errors.New("no keepone leader was found through any node")
+	errWrongScope = errors.New("the answer proves nothing")
+	errDeaf       = errors.New("keeponed on this node does not answer within shell_timeout")
+)
+
+// off has the node fenced: by the daemon of this node, by another's, and alone only if none knows a leader for two election
+// bounds. A request that is lost is asked again: the cluster has one order, however often.
+func (a *agent) off(ctx context.Context) (op.Fenced, error) {
+	peers, err := a.openPeers()
+	if err != nil {
+		a.say("other nodes can't be asked: %v", err)
+	} else {
+		defer peers.close()
+	}
+	settings, noSettings := fence.LoadSettings(a.file.DataDir)
+	patience := 2 * elections * settings.Timing.RaftElection
+	last := time.Now() // since when no leader is known
+	for {
+		fenced, led, err := a.ask(ctx, peers)
+		switch {
+		case !noAnswer(err):
+			return fenced, err
+		case ctx.Err() != nil:
+			return op.Fenced{}, fmt.Errorf("%s is not proven off within power_timeout (%s): %w", a.Plug, a.PowerTimeout, err)
+		case led:
+			last = time.Now()
+		case noSettings != nil:
+			return op.Fenced{}, fmt.Errorf("%w; and alone nothing can be done: %w", err, noSettings)
+		case time.Since(last) >= patience:
+			return a.alone(ctx, peers, settings)
+		}
+		_ = sleep(ctx, askAgain) // the next round sees that ctx has ended
+	}
+}
+
+// ask tries this node's daemon, then those of the others that follow a leader. led reports whether any knew one.
+func (a *agent) ask(ctx context.Context, peers *peers) (fenced op.Fenced, led bool, err error) {
+	fenced, err = a.askDaemon(ctx)
+	if !noAnswer(err) {
+		return checked(fenced, err)
+	}
+	a.say("%v", err)
+	led = api.CodeOf(err) == api.CodeUnknown // it had begun: a leader may have taken the order
+	for _, name := range peers.led(ctx, a.LoginTimeout, a.Plug) {
+		led = true
+		a.say("asking through %s", name)
+		answer := op.Fenced{}
+		if err = peers.node.Call(ctx, name, op.MethodFence, a.request(), &answer); !noAnswer(err) {
+			return checked(answer, err)
+		}
+		a.say("%v", err)
+	}
+	if !led {
+		err = fmt.Errorf("%w (%w)", errNoLeader, err)
+	}
+	return op.Fenced{}, led, err
+}
+
+// checked takes no answer for a proof that names none. Whether client scope is enough the daemon has decided: otherwise it
+// answers with an error.
+func checked(fenced op.Fenced, err error) (op.Fenced, bool, error) {
+	if err == nil && fenced.Scope != core.ScopeNode && fenced.Scope != core.ScopeClient {
+		err = fmt.Errorf("%w: the answer names scope %q", errWrongScope, fenced.Scope)
+	}
+	return fenced, true, err
+}
+
+func (a *agent) request() op.Fence { return op.Fence{Node: a.Plug, By: "fence_keepone"} }
+
+// askDaemon asks the daemon of this node. It says at once that it heard: one that does not within shell_timeout hangs, and
+// then another's is asked; what this one may order yet is the same order.
+func (a *agent) askDaemon(ctx context.Context) (op.Fenced, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	deaf := time.AfterFunc(a.ShellTimeout, func() { cancel(errDeaf) })
+	defer deaf.Stop()
+	var fenced op.Fenced
+	err := api.CallLocal(ctx, a.socket(), op.MethodFence, a.request(), func(line json.RawMessage) {
+		deaf.Stop()
+		var p op.Progress
+		if json.Unmarshal(line, &p) == nil {
+			a.say("%s", p.Text)
+		}
+	}, &fenced)
+	if err != nil && errors.Is(context.Cause(ctx), errDeaf) {
+		err = errDeaf
+	}
+	return fenced, err
+}
+
+// peers are the other nodes' daemons, spoken to with this node's own certificate: only root can read its key.
+type peers struct {
+	node  *api.Node
+	mux   *api.Mux
+	names []core.NodeName
+}
+
+// openPeers knows the others' addresses as the daemon last left them.
+func (a *agent) openPeers() (*peers, error) {
+	id, err := pki.Load(a.file.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	settings, err := fence.LoadSettings(a.file.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	p := &peers{}
+	for _, n := range settings.Nodes {
+		if n.Name != id.Name {
+			p.names = append(p.names, n.Name)
+		}
+	}
+	quiet := slog.New(slog.DiscardHandler)
+	dialer := api.NewDialer(id, func(name core.NodeName) []netip.AddrPort {
+		var at []netip.AddrPort
+		if n := settings.Node(name); n != nil {
+			for _, link := range n.Links {
+				at = append(at, netip.AddrPortFrom(link, a.file.Ports.API))
+			}
+		}
+		return at
+	}, a.dial)
+	p.mux = api.NewMux(id, nil, quiet) // it serves nothing
+	p.node = api.NewNode(id.Name, p.mux, dialer, quiet)
+	return p, nil
+}
+
+// close ends the connections.
+func (p *peers) close() {
+	_ = p.node.Close()
+	_ = p.mux.Close()
+}
+
+// led are the peers that follow a leader, asked side by side; the node that is to be fenced is asked last.
+func (p *peers) led(ctx context.Context, limit time.Duration, target core.NodeName) []core.NodeName {
+	if p == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	var mu sync.Mutex
+	var found []core.NodeName
+	var wait sync.WaitGroup
+	for _, name := range p.names {
+		wait.Go(func() {
+			var follows op.Leads
+			if err := p.node.Call(ctx, name, op.MethodLeader, struct{}{}, &follows); err == nil && follows.Leader != "" {
+				mu.Lock()
+				defer mu.Unlock()
+				found = append(found, name)
+			}
+		})
+	}
+	wait.Wait()
+	slices.SortFunc(found, func(x, y core.NodeName) int {
+		switch {
+		case (x == target) != (y == target) && x == target:
+			return 1
+		case (x == target) != (y == target):
+			return -1
+		case x < y:
+			return -1
+		}
+		return 1
+	})
+	return found
+}
