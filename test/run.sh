@@ -27,7 +27,7 @@ lint_cgo() { # the packages that bind Ceph and LXC
 drivers() { # each driver against the real thing
 	local tag
 	tag=$(make -s ceph-tag)
-	go test -tags "$tag,lab" -count=1 -p 1 -timeout 300s ./pkg/release/... ./pkg/guard/... ./pkg/fence/... ./pkg/drive/... ./cmd/keeponed/...
+	go test -tags "$tag,lab" -count=1 -p 1 -timeout 300s ./pkg/release/... ./pkg/guard/... ./pkg/fence/... ./pkg/drive/... ./pkg/setup/... ./cmd/keeponed/...
 }
 part deps test/deps.sh
 part check make --no-print-directory check

@@ -132,7 +132,7 @@ func (c *cli) command() *cobra.Command {
 	root.AddCommand(c.statusCommand(), c.historyCommand(), c.explainCommand(), c.doctorCommand())
 	root.AddCommand(c.serviceCommand(), c.switchoverCommand(), c.failoverCommand())
 	root.AddCommand(c.nodeCommand(), c.drainCommand(), c.undrainCommand(), c.fenceCommand(), c.maintenanceCommand())
-	root.AddCommand(c.configCommand(), c.volumeCommand(), c.initCommand(), c.joinCommand(), c.recoverCommand())
+	root.AddCommand(c.configCommand(), c.volumeCommand(), c.initCommand(), c.joinCommand(), c.recoverCommand(), c.pacemakerCommand())
 	strictArgs(root)
 	return root
 }

@@ -39,6 +39,7 @@ var may = map[string][]string{
 	"pkg/observe":         {"pkg/core", "pkg/boottime", "pkg/guard"},
 	"pkg/agent":           {"pkg/core", "pkg/release", "pkg/worker"},
 	"pkg/fence":           {"pkg/core", "pkg/boottime", "pkg/drive/ipmi", "pkg/worker"},
+	"pkg/setup":           {"pkg/core", "pkg/release"},
 	"pkg/report":          {"pkg/core", "pkg/op"},
 	"pkg/drive":           {},
 	"pkg/drive/corosync":  {"pkg/drive"},

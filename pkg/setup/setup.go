@@ -1,0 +1,303 @@
+// Package setup makes the configuration of Pacemaker and corosync for a cluster document, and says how a live one
+// differs from it. It is pure.
+package setup
+
+import (
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/keepone-ha/keepone/pkg/core"
+	"github.com/keepone-ha/keepone/pkg/release"
+)
+
+// Style is how a service is cut into resources.
+type Style string
+
+// The styles.
+const (
+	// StylePromotable: the volume is a promotable resource as DRBD's is, a file system and the container stand on it.
+	StylePromotable Style = "promotable"
+	// StyleOne: one resource does it all.
+	StyleOne Style = "one"
+)
+
+// Options are what the cluster document does not say.
+type Options struct {
+	Style   Style
+	Run     string // the daemons' run directory
+	Volumes string // where volumes are mounted
+	// PerNode makes one fence device for each node instead of one for all.
+	PerNode bool
+	// PasswordScript prints a BMC's password. With it Pacemaker has a second way to fence, past keepone: the stock agent.
+	PasswordScript string
+}
+
+// Setup is what Pacemaker and corosync are to be told.
+type Setup struct {
+	CIB      CIB
+	Corosync Corosync
+}
+
+const (
+	controller = "keepone-controller"
+	fenceAll   = "fence-keepone"
+
+	// The schema and the feature set of Debian 12's Pacemaker 2.1.5; a newer one upgrades both by itself.
+	schema  = "pacemaker-3.9"
+	feature = "3.16.1"
+
+	// stickiness is above every preference, so that a node that comes back takes nothing from the one that holds.
+	stickiness = 1000
+	// preference is the score for each place in a service's list of preferred nodes.
+	preference = 10
+
+	// grace is what Pacemaker waits beyond keepone's own bounds: an agent that ends by itself says why, one that is
+	// killed at its timeout says nothing, and a stop that is cut short gets the node fenced.
+	grace = 10 * time.Second
+	// fenceBound is for one fence: a lease's end, a change of leaders, and one BMC that does not answer at once.
+	fenceBound = 90 * time.Second
+)
+
+// New makes the setup. The spec is one that pkg/config has checked.
+func New(spec core.Spec, o Options) Setup {
+	b := builder{spec: spec, o: o}
+	b.properties()
+	b.controller()
+	for _, svc := range spec.Services {
+		if o.Style == StyleOne {
+			b.one(svc)
+		} else {
+			b.promotable(svc)
+		}
+	}
+	b.fencing()
+	b.cib.Feature, b.cib.Schema, b.cib.Epoch = feature, schema, 1
+	b.cib.Nodes, b.cib.Status = &struct{}{}, &struct{}{}
+	return Setup{CIB: b.cib, Corosync: newCorosync(spec)}
+}
+
+// Attribute names the node attribute that says whether a node may run a service: 1 or more if it holds its grant or
+// could be given it.
+func Attribute(service core.ServiceName) string { return "keepone-" + string(service) }
+
+// Volume is the resource whose promotion score says where a service's volume is best promoted (StylePromotable).
+func Volume(service core.ServiceName) string { return "rbd-" + string(service) }
+
+// FileSystem is the one resource of the setup that is of a stock agent (StylePromotable).
+func FileSystem(service core.ServiceName) string { return "fs-" + string(service) }
+
+// FileSystems are those of every service.
+func FileSystems(spec core.Spec) []string {
+	var ids []string
+	for _, svc := range spec.Services {
+		ids = append(ids, FileSystem(svc.Name))
+	}
+	return ids
+}
+
+type builder struct {
+	spec core.Spec
+	o    Options
+	cib  CIB
+}
+
+func (b *builder) properties() {
+	b.cib.Properties = set("cib-bootstrap-options",
+		"stonith-enabled", "true",
+		"no-quorum-policy", "stop",
+		// A start that keepone refused may succeed a moment later: it must not close the node for ever.
+		"start-failure-is-fatal", "false",
+		// Failures run out, and attributes count, at this pace at the latest.
+		"cluster-recheck-interval", "60s",
+		"stonith-timeout", span(fenceBound))
+}
+
+func (b *builder) controller() {
+	p := ocf(controller, "keepone", "controller")
+	p.Ops = ops(controller, op{"start", "", 0, 60 * time.Second}, op{"stop", "", 0, 30 * time.Second}, op{"monitor", "", 10 * time.Second, 20 * time.Second})
+	b.clone(Clone{ID: controller + "-clone", Meta: set(controller+"-clone-meta", "interleave", "true"), Primitive: p})
+}
+
+func (b *builder) clone(c Clone) { b.cib.Resources.Clones = append(b.cib.Resources.Clones, c) }
+
+// promotable is rbd as a promotable clone, and a group of file system and container where it is promoted.
+func (b *builder) promotable(svc core.ServiceSpec) {
+	rbd, name := Volume(svc.Name), string(svc.Name)
+	clone, group := rbd+"-clone", "group-"+name
+	p := ocf(rbd, "keepone", "rbd")
+	p.Params = set(rbd+"-params", "service", name)
+	p.Ops = ops(rbd,
+		op{"start", "", 0, 30 * time.Second}, op{"promote", "", 0, startBound(svc)},
+		op{"demote", "", 0, stopBound(0)}, op{"stop", "", 0, stopBound(0)},
+		op{"monitor", "Promoted", 10 * time.Second, 20 * time.Second},
+		op{"monitor", "Unpromoted", 11 * time.Second, 20 * time.Second}) // two monitors need two intervals
+	meta := append([]string{"promotable", "true", "promoted-max", "1", "promoted-node-max", "1", "clone-node-max", "1", "interleave", "true"}, failures(svc)...)
+	b.clone(Clone{ID: clone, Meta: set(clone+"-meta", meta...), Primitive: p})
+
+	fs := ocf(FileSystem(svc.Name), "heartbeat", "Filesystem")
+	fs.Params = set(fs.ID+"-params", "device", b.o.Run+"/dev/"+name, "directory", b.o.Volumes+"/"+name, "fstype", svc.Volume.FS)
+	fs.Ops = ops(fs.ID, // what the agent advertises
+		op{"start", "", 0, 60 * time.Second}, op{"stop", "", 0, 60 * time.Second}, op{"monitor", "", 20 * time.Second, 40 * time.Second})
+	b.cib.Resources.Groups = append(b.cib.Resources.Groups, Group{
+		ID: group, Meta: set(group+"-meta", failures(svc)...), Primitives: []Primitive{fs, container(svc, "container")},
+	})
+
+	b.eligible(svc.Name, clone, "Promoted")
+	b.excluded(svc, clone)
+	b.order(Order{First: clone, FirstAction: "promote", Then: group, ThenAction: "start", Kind: "Mandatory"})
+	b.cib.Constraints.Colocations = append(b.cib.Constraints.Colocations, Colocation{
+		ID: "colocation-" + group, Resource: group, With: clone, WithRole: "Promoted", Score: "INFINITY",
+	})
+	b.order(Order{First: controller + "-clone", FirstAction: "start", Then: clone, ThenAction: "start", Kind: "Optional"})
+}
+
+// one is the whole service as one resource.
+func (b *builder) one(svc core.ServiceSpec) {
+	p := container(svc, "whole")
+	p.Meta = set(p.ID+"-meta", failures(svc)...)
+	b.cib.Resources.Primitives = append(b.cib.Resources.Primitives, p)
+	b.eligible(svc.Name, p.ID, "")
+	for i, node := range svc.Prefer {
+		b.location(Location{Resource: p.ID, Node: string(node), Score: strconv.Itoa(preference * (len(svc.Prefer) - i))})
+	}
+	b.order(Order{First: controller + "-clone", FirstAction: "start", Then: p.ID, ThenAction: "start", Kind: "Optional"})
+}
+
+func container(svc core.ServiceSpec, mode string) Primitive {
+	p := ocf("container-"+string(svc.Name), "keepone", "container")
+	p.Params = set(p.ID+"-params", "service", string(svc.Name), "mode", mode)
+	p.Ops = ops(p.ID,
+		op{"start", "", 0, startBound(svc)}, op{"stop", "", 0, stopBound(svc.StopLimit)},
+		op{"monitor", "", 10 * time.Second, 20 * time.Second})
+	return p
+}
+
+// startBound outlasts an activation, which may first wait for a leader, and for the old holder's fence.
+func startBound(svc core.ServiceSpec) time.Duration { return svc.StartLimit + 2*grace }
+
+// stopBound outlasts a stop that hangs at every step: pkg/release ends it, and never says stopped when it is not (I7).
+func stopBound(graceful time.Duration) time.Duration {
+	return release.Options{Graceful: graceful}.Bound() + grace
+}
+
+// failures bounds restarts in place as the document does, and keeps the service where it is.
+func failures(svc core.ServiceSpec) []string {
+	return []string{
+		"migration-threshold", strconv.Itoa(svc.Restart.Failures), "failure-timeout", span(svc.Restart.Window),
+		"resource-stickiness", strconv.Itoa(stickiness),
+	}
+}
+
+// eligible keeps a resource, or its promoted role, off every node that keepone would refuse.
+func (b *builder) eligible(service core.ServiceName, resource, role string) {
+	id := "eligible-" + resource
+	b.cib.Constraints.Locations = append(b.cib.Constraints.Locations, Location{ID: id, Resource: resource, Rules: []Rule{{
+		ID: id + "-rule", Role: role, Score: "-INFINITY", Join: "or",
+		Expressions: []Expression{
+			{ID: id + "-defined", Attribute: Attribute(service), Operation: "not_defined"},
+			{ID: id + "-value", Attribute: Attribute(service), Operation: "lt", Type: "integer", Value: "1"},
+		},
+	}}})
+}
+
+// excluded keeps even the unpromoted role off nodes that the document excludes: there is nothing for it to do.
+func (b *builder) excluded(svc core.ServiceSpec, resource string) {
+	for _, n := range b.spec.Nodes {
+		if n.Witness || len(svc.Nodes) > 0 && !slices.Contains(svc.Nodes, n.Name) {
+			b.location(Location{Resource: resource, Node: string(n.Name), Score: "-INFINITY"})
+		}
+	}
+}
+
+func (b *builder) location(l Location) {
+	l.ID = "location-" + l.Resource + "-" + l.Node
+	b.cib.Constraints.Locations = append(b.cib.Constraints.Locations, l)
+}
+
+func (b *builder) order(o Order) {
+	o.ID = "order-" + o.First + "-" + o.Then
+	b.cib.Constraints.Orders = append(b.cib.Constraints.Orders, o)
+}
+
+// fencing makes keepone's device, or one for each node, and the order in which devices are tried.
+func (b *builder) fencing() {
+	var all []string
+	for _, n := range b.spec.Nodes {
+		all = append(all, string(n.Name))
+	}
+	if !b.o.PerNode {
+		b.fenceKeepone(fenceAll, strings.Join(all, " "))
+	}
+	for _, n := range b.spec.Nodes {
+		device := fenceAll
+		if b.o.PerNode {
+			device = "fence-" + string(n.Name)
+			b.fenceKeepone(device, string(n.Name))
+		}
+		if n.BMC == nil { // nothing but keepone can answer for it: Pacemaker finds the device by itself
+			continue
+		}
+		b.level(n.Name, 1, device)
+		if b.o.PasswordScript != "" {
+			b.level(n.Name, 2, b.fenceBMC(n))
+		}
+	}
+}
+
+func (b *builder) level(node core.NodeName, index int, device string) {
+	b.cib.Levels = append(b.cib.Levels, Level{
+		ID: fmt.Sprintf("fencing-%s-%d", node, index), Target: string(node), Index: index, Devices: device,
+	})
+}
+
+func (b *builder) fenceKeepone(id, nodes string) {
+	b.device(id, "fence_keepone", "pcmk_host_list", nodes,
+		"pcmk_reboot_timeout", span(fenceBound), "pcmk_off_timeout", span(fenceBound), "pcmk_host_check", "static-list")
+}
+
+// fenceBMC is the stock agent for a BMC. The password stays in a script's hands: a CIB is readable for every member.
+func (b *builder) fenceBMC(n core.NodeSpec) string {
+	id := "bmc-" + string(n.Name)
+	host, port := n.BMC.Address, "623"
+	if h, p, err := net.SplitHostPort(n.BMC.Address); err == nil {
+		host, port = h, p
+	}
+	b.device(id, "fence_ipmilan", "pcmk_host_list", string(n.Name), "pcmk_host_check", "static-list",
+		"ip", host, "ipport", port, "username", n.BMC.User, "password_script", b.o.PasswordScript,
+		"lanplus", "1", "cipher", strconv.Itoa(n.BMC.CipherSuite))
+	return id
+}
+
+func (b *builder) device(id, agent string, params ...string) {
+	b.cib.Resources.Primitives = append(b.cib.Resources.Primitives, Primitive{
+		ID: id, Class: "stonith", Type: agent, Params: set(id+"-params", params...),
+		Ops: ops(id, op{"monitor", "", 60 * time.Second, 30 * time.Second}),
+	})
+}
+
+func ocf(id, provider, agent string) Primitive {
+	return Primitive{ID: id, Class: "ocf", Provider: provider, Type: agent}
+}
+
+type op struct {
+	name     string
+	role     string
+	interval time.Duration
+	timeout  time.Duration
+}
+
+func ops(resource string, list ...op) []Operation {
+	var out []Operation
+	for _, o := range list {
+		id := resource + "-" + o.name
+		if o.role != "" {
+			id += "-" + strings.ToLower(o.role)
+		}
+		out = append(out, Operation{ID: id, Name: o.name, Interval: span(o.interval), Timeout: span(o.timeout), Role: o.role})
+	}
+	return out
+}
