@@ -109,11 +109,11 @@ func New(o Options) (*App, error) {
 	a.claims = newClaims()
 	a.prober = &prober{id: id, exec: a.execIn}
 	a.abilities = &abilities{changed: func() { nudge(a.publisher.again) }}
-	if a.publisher, err = newPublisher(a, noManager{}); err != nil {
+	if a.publisher, err = newPublisher(a, pacemakerNode{}); err != nil {
 		return nil, fmt.Errorf("start keeponed: %w", err)
 	}
 	if a.clientScope = o.ClientScope; a.clientScope == nil {
-		a.clientScope = neverClientScope{}
+		a.clientScope = onlyOurs{func() core.State { return a.replica.State() }}
 	}
 	a.observer = observe.New(o.File.Name, boottime.Now(), func() { nudge(a.decideNow) })
 	a.guard = newGuardLink(a)

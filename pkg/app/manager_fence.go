@@ -32,13 +32,6 @@ type ClientScope interface {
 	ClientScopeEnough(ctx context.Context, node core.NodeName) (enough bool, why string)
 }
 
-// neverClientScope is the answer where nobody knows what else runs on a node.
-type neverClientScope struct{}
-
-func (neverClientScope) ClientScopeEnough(context.Context, core.NodeName) (bool, string) {
-	return false, "what else runs there is not known"
-}
-
 // openFencing serves fence and power on the local socket, and fence to the members: one whose daemon does not answer asks
 // another's.
 func (a *App) openFencing(local *api.Local) {

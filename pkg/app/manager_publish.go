@@ -184,11 +184,3 @@ func (p *publisher) values() map[string]string {
 	}
 	return want
 }
-
-// noManager is where no cluster manager runs.
-type noManager struct{}
-
-func (noManager) Set(context.Context, string, string) error { return errNoManager }
-func (noManager) Delete(context.Context, string) error      { return nil }
-
-var errNoManager = errors.New("no cluster manager's attributes can be set here")

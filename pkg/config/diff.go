@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/keepone-ha/keepone/pkg/core"
@@ -49,6 +50,8 @@ func Diff(old, changed core.Spec) []Change {
 		d.timing(old.Timing, changed.Timing)
 		d.value("fencing", policyWords(&old.Fencing), policyWords(&changed.Fencing), EffectAtOnce,
 			"also for fences that are open now")
+		d.value("pacemaker.client_scope", strconv.FormatBool(old.ClientScope), strconv.FormatBool(changed.ClientScope), EffectAtOnce,
+			"whether storage cut off alone may pass for a fence with Pacemaker")
 	}
 	for _, node := range old.Nodes {
 		if changed.Node(node.Name) == nil {

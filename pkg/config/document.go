@@ -53,6 +53,7 @@ type document struct {
 	manager  core.Manager
 	timing   core.Timing
 	fencing  core.Policy
+	clients  bool // [pacemaker] client_scope
 	nodes    []nodePart
 	services []servicePart
 }
@@ -69,7 +70,7 @@ type servicePart struct {
 }
 
 func (d document) spec() core.Spec {
-	spec := core.Spec{Cluster: d.cluster, Manager: d.manager, Timing: d.timing, Fencing: d.fencing}
+	spec := core.Spec{Cluster: d.cluster, Manager: d.manager, Timing: d.timing, Fencing: d.fencing, ClientScope: d.clients}
 	for _, node := range d.nodes {
 		spec.Nodes = append(spec.Nodes, node.NodeSpec)
 	}
@@ -91,6 +92,11 @@ func readDocument(r *reader) document {
 	}
 	if root.has("fencing") {
 		doc.fencing = readPolicy(root.sub("fencing"))
+	}
+	if root.has("pacemaker") {
+		at := root.sub("pacemaker")
+		doc.clients = at.boolean("client_scope")
+		at.unknown()
 	}
 	for _, at := range root.list("node") {
 		doc.nodes = append(doc.nodes, readNode(at))

@@ -31,6 +31,10 @@ func Effective(spec core.Spec) string {
 	}
 	w.line("\n[fencing]")
 	w.policy(spec.Fencing)
+	if spec.Manager == core.ManagerPacemaker {
+		w.line("\n[pacemaker]")
+		w.line("client_scope = %-11t # a node whose storage clients alone are cut off counts as fenced, if it runs nothing but keepone's resources", spec.ClientScope)
+	}
 	for _, node := range spec.Nodes {
 		w.node(node)
 	}

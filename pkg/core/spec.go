@@ -14,6 +14,9 @@ type Spec struct {
 	Fencing  Policy // the default policy of services
 	Nodes    []NodeSpec
 	Services []ServiceSpec
+	// ClientScope: Pacemaker may be told that a node is fenced whose storage clients alone are cut off, as long as it
+	// runs nothing but keepone's resources there.
+	ClientScope bool
 }
 
 // Manager names who starts and stops services.

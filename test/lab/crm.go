@@ -97,7 +97,7 @@ func (n *Node) CRM(ctx context.Context) (CRMView, error) {
 	return parseCRM(text)
 }
 
-// AwaitCRM polls until the cluster is quorate with a DC, and ready finds no fault in what its first living node sees.
+// AwaitCRM polls until the cluster is quorate with a DC, and ready finds no fault in what its first living member sees.
 func (l *Lab) AwaitCRM(ctx context.Context, bound time.Duration, what string, ready func(CRMView) error) error {
 	ctx, cancel := context.WithTimeout(ctx, bound)
 	defer cancel()
@@ -115,18 +115,19 @@ func (l *Lab) AwaitCRM(ctx context.Context, bound time.Duration, what string, re
 }
 
 func (l *Lab) checkCRM(ctx context.Context, ready func(CRMView) error) error {
+	err := errors.New("no node is on")
 	for _, n := range l.nodes {
 		if !n.IsUp() || n.isPaused() {
 			continue
 		}
-		v, err := n.CRM(ctx)
-		switch {
-		case err != nil:
-			return err
-		case v.DC == "" || !v.Quorate:
+		var v CRMView
+		if v, err = n.CRM(ctx); err != nil {
+			continue // on, but not a member: another one is asked
+		}
+		if v.DC == "" || !v.Quorate {
 			return fmt.Errorf("%s sees DC %q, quorate %v", n.Name, v.DC, v.Quorate)
 		}
 		return ready(v)
 	}
-	return errors.New("no node is on")
+	return err
 }
