@@ -35,7 +35,7 @@ func (d *decider) fence(svc Service, reason string, asked bool) {
 		return
 	}
 	targets := d.s.targets(g.Instance)
-	if contained {
+	if contained || d.leftBehind(svc) {
 		targets = []Target{{Service: svc.Name, Epoch: g.Epoch}} // its other services are well
 	}
 	d.do(OrderFence{
@@ -198,7 +198,7 @@ func (d *decider) assign(f Fence) {
 		return
 	}
 	targets := f.Targets
-	if v := d.v.Nodes[f.Node]; v.Live == LiveDown || (!f.Whole && !d.stuck(f)) {
+	if v := d.v.Nodes[f.Node]; v.Live == LiveDown || (v.Live != LiveOnline && !f.Whole && !d.stuck(f)) {
 		targets = d.s.targets(f.Instance)
 	}
 	d.do(AssignFence{

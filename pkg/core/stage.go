@@ -163,17 +163,22 @@ func (d *decider) placeClaimed(svc Service) {
 // holder can't say itself that it has stopped.
 func (d *decider) leadClaimed(svc Service) {
 	g := *svc.Grant
-	v := d.v.Nodes[g.Node]
 	stage, claimed := d.claim(g.Node, svc.Name)
 	switch {
 	case svc.Stopped && g.Phase != PhaseReleasing:
 		d.do(Release{Service: svc.Name, Epoch: g.Epoch, Cause: CauseStart, Reason: "stopped by an operator"})
 	case claimed && stage == StageRunning && g.Staged && (g.Phase == PhasePromoted || g.Phase == PhaseFailed):
 		d.do(Raise{Service: svc.Name, Epoch: g.Epoch, Run: g.Run})
-	case !v.Daemon && d.claimedElsewhere(svc):
-		// The cluster manager starts it elsewhere only after it has stopped it here, or had the node fenced.
+	case d.leftBehind(svc):
 		d.fence(svc, "started elsewhere, and the holder's daemon does not say that it has stopped", false)
 	}
+}
+
+// leftBehind reports whether the cluster manager starts the service elsewhere, which it does only after it has stopped
+// it on the holder or had the node fenced, and the holder's daemon is not there to say so.
+func (d *decider) leftBehind(svc Service) bool {
+	v := d.v.Nodes[svc.Grant.Node]
+	return d.s.managed() && v.Live == LiveOnline && v.Instance == svc.Grant.Instance && !v.Daemon && d.claimedElsewhere(svc)
 }
 
 func (d *decider) claimedElsewhere(svc Service) bool {

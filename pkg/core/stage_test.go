@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 )
 
 // managedBed is bed under a cluster manager, with one given back.
@@ -66,5 +67,47 @@ func TestManagedDrainAnswer(t *testing.T) {
 	}
 	if len(decided[Release](s, online(s, "a"))) != 0 {
 		t.Error("released under the cluster manager's feet")
+	}
+}
+
+// deadDaemon makes the View in which the node's guard lives and its daemon does not.
+func deadDaemon(v View, node NodeName) View {
+	n := v.Nodes[node]
+	n.Daemon, n.Report = false, nil
+	v.Nodes[node] = n
+	return v
+}
+
+// TestClaimedElsewhere: a holder whose daemon is dead is cut off once the service is started elsewhere, without a shot,
+// and what else runs there is left alone, also by a second attempt.
+func TestClaimedElsewhere(t *testing.T) {
+	held := []Command{giveToC, Give{Service: "two", Node: "c", Instance: "c1"}}
+	s := managedBed(t, held...)
+	if got := decided[OrderFence](s, claims(online(s, "a"), "", "b")); len(got) != 0 {
+		t.Errorf("fenced although its daemon speaks for itself: %+v", got)
+	}
+	if got := decided[OrderFence](s, deadDaemon(online(s, "a"), "c")); len(got) != 0 {
+		t.Errorf("fenced although nobody waits: %+v", got)
+	}
+	v := claims(deadDaemon(online(s, "a"), "c"), "", "b")
+	unfit := v.Nodes["b"].Report
+	unfit.Ready = map[ServiceName]Ready{"one": {Reason: "no"}}
+	if got := decided[OrderFence](s, v); len(got) != 0 {
+		t.Errorf("fenced for one that can't take it: %+v", got)
+	}
+	unfit.Ready = map[ServiceName]Ready{"one": {OK: true}}
+	orders := decided[OrderFence](s, v)
+	if len(orders) != 1 || orders[0].Shoot || len(orders[0].Targets) != 1 || orders[0].Targets[0].Service != "one" {
+		t.Fatalf("orders: %+v", orders)
+	}
+	s = apply(t, s, orders[0])
+	if left := s.Leases("c1"); len(left) != 1 || left[0].Service != "two" {
+		t.Errorf("leases: %+v", left)
+	}
+	s = apply(t, s, EndAttempt{Fence: openID(s), Attempt: 1})
+	s.Now = s.Now.Add(time.Minute)
+	again := decided[AssignFence](s, v)
+	if len(again) != 1 || len(again[0].Targets) != 1 {
+		t.Errorf("assigned again: %+v", again)
 	}
 }
