@@ -16,6 +16,8 @@ func TestAuthority(t *testing.T) {
 	}{
 		"commit-client":       {&CommitClient{Service: "one", Epoch: 1, Instance: "b1"}, []NodeName{"b"}},
 		"started":             {&Started{Service: "one"}, []NodeName{"b"}},
+		"promoted":            {&Promoted{Service: "one"}, []NodeName{"b"}},
+		"raise":               {&Raise{Service: "one"}, []NodeName{"w"}},
 		"run-failed":          {&RunFailed{Service: "one"}, []NodeName{"b"}},
 		"vacated":             {&Vacated{Service: "one"}, []NodeName{"b"}},
 		"vacated, by value":   {Vacated{Service: "one"}, []NodeName{"b"}},

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 )
@@ -97,26 +98,57 @@ func Ables(s State, v View, now Time) map[ServiceName]map[NodeName]Able {
 
 func (d *decider) ables(svc Service) map[NodeName]Able {
 	able := map[NodeName]Able{}
+	withheld := d.withheld(svc)
 	for _, node := range d.s.Spec.Nodes {
-		able[node.Name] = Able{Reason: d.unfit(svc, node.Name), Barred: node.Witness || !d.s.Spec.mayHold(node.Name, svc.Name)}
-	}
-	found, _ := d.candidates(svc, "")
-	score := scoreBest
-	for _, name := range found {
-		able[name] = Able{OK: true, Score: score}
-		score = max(score-scoreStep, scoreLeast)
-	}
-	if g := svc.Grant; g != nil && d.s.Nodes[g.Node].Instance == g.Instance {
-		switch {
-		case d.s.targeted(g.Instance, Target{Service: svc.Name, Epoch: g.Epoch}):
-			able[g.Node] = Able{Reason: "being fenced"}
-		case g.Phase == PhaseReleasing || g.Phase == PhaseContained:
-			able[g.Node] = Able{Reason: "its grant is " + string(g.Phase)}
-		default:
-			able[g.Node] = Able{OK: true, Score: scoreHolder}
+		able[node.Name] = Able{
+			Reason: cmp.Or(withheld, d.unfit(svc, node.Name)),
+			Barred: node.Witness || !d.s.Spec.mayHold(node.Name, svc.Name),
 		}
 	}
+	if withheld == "" {
+		found, _ := d.candidates(svc, "")
+		score := scoreBest
+		for _, name := range found {
+			able[name] = Able{OK: true, Score: score}
+			score = max(score-scoreStep, scoreLeast)
+		}
+	}
+	if g := svc.Grant; g != nil && d.s.Nodes[g.Node].Instance == g.Instance {
+		able[g.Node] = d.s.HolderAble(svc.Name)
+	}
 	return able
+}
+
+// withheld says why nobody could be given the service now, empty if somebody could.
+func (d *decider) withheld(svc Service) string {
+	switch {
+	case svc.Stopped:
+		return stoppedByOperator(svc.Name)
+	case d.s.Maintenance.On:
+		return "maintenance: nothing is granted until it ends"
+	}
+	return ""
+}
+
+func stoppedByOperator(name ServiceName) string {
+	return fmt.Sprintf("an operator stopped it: keepone service start %s", name)
+}
+
+// HolderAble says what the holder of the service may do. It needs no leader: a holder that is out of touch with one
+// keeps what it has.
+func (s *State) HolderAble(name ServiceName) Able {
+	g := s.Services[name].Grant
+	switch {
+	case g == nil:
+		return Able{Reason: "nobody holds it"}
+	case s.targeted(g.Instance, Target{Service: name, Epoch: g.Epoch}):
+		return Able{Reason: "being fenced"}
+	case g.Phase == PhaseReleasing || g.Phase == PhaseContained:
+		return Able{Reason: "its grant is " + string(g.Phase)}
+	case s.Nodes[g.Node].Standby:
+		return Able{OK: true, Score: scoreLeast} // it may stay for as long as no other node will have it
+	}
+	return Able{OK: true, Score: scoreHolder}
 }
 
 // managed reports whether a cluster manager orders and runs the services.
@@ -144,7 +176,7 @@ func (d *decider) placeClaimed(svc Service) {
 		svc = d.s.Services[svc.Name]
 		reason := d.unfit(svc, node)
 		if svc.Stopped {
-			reason = fmt.Sprintf("an operator stopped it: keepone service start %s", svc.Name)
+			reason = stoppedByOperator(svc.Name)
 		}
 		if reason == "" {
 			cause := svc.From.Cause

@@ -111,3 +111,226 @@ func TestClaimedElsewhere(t *testing.T) {
 		t.Errorf("assigned again: %+v", again)
 	}
 }
+
+func TestAbles(t *testing.T) {
+	for name, c := range map[string]struct {
+		first  []Command
+		view   func(View)
+		able   map[NodeName]int    // score of those that may; the others may not
+		reason map[NodeName]string // part of why not
+	}{
+		"free, where it ran last first": {nil, nil, map[NodeName]int{"b": 100, "c": 90, "a": 80}, map[NodeName]string{"w": "not eligible"}},
+		"held":                          {[]Command{giveToC}, nil, map[NodeName]int{"c": 1000, "b": 100, "a": 80}, nil},
+		"held, daemon dead":             {[]Command{giveToC}, func(v View) { deadDaemon(v, "c") }, map[NodeName]int{"c": 1000, "b": 100, "a": 90}, nil},
+		"one that is not ready":         {nil, func(v View) { v.Nodes["b"].Report.Ready["one"] = Ready{Reason: "no cap"} }, map[NodeName]int{"c": 100, "a": 90}, map[NodeName]string{"b": "no cap"}},
+		"contained": {
+			[]Command{giveToC, Contained{Service: "one", Epoch: 2, Instance: "c1"}},
+			nil,
+			map[NodeName]int{"b": 100, "a": 80},
+			map[NodeName]string{"c": "contained"},
+		},
+		"being fenced": {
+			[]Command{giveToC, OrderFence{Node: "c", Instance: "c1", Targets: []Target{{Service: "one", Epoch: 2}}}},
+			nil,
+			map[NodeName]int{"b": 100, "a": 90},
+			map[NodeName]string{"c": "being fenced"},
+		},
+		"holder rebooted":        {[]Command{giveToC, Boot{Node: "c", Instance: "c2"}}, nil, map[NodeName]int{"c": 90, "b": 100, "a": 80}, nil},
+		"stopped by an operator": {[]Command{stopOne}, nil, nil, map[NodeName]string{"a": "service start one", "b": "service start one"}},
+		"maintenance":            {[]Command{maintain}, nil, nil, map[NodeName]string{"b": "maintenance"}},
+		"held in maintenance":    {[]Command{giveToC, maintain}, nil, map[NodeName]int{"c": 1000}, map[NodeName]string{"b": "maintenance"}},
+		"holder drained": {
+			[]Command{giveToC, Ask{What: RequestDrain, Node: "c"}}, nil, map[NodeName]int{"c": 1, "b": 100, "a": 90}, nil,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := managedBed(t, c.first...)
+			v := online(s, "a")
+			if c.view != nil {
+				c.view(v)
+			}
+			for node, able := range Ables(s, v, s.Now)["one"] {
+				score, ok := c.able[node]
+				if able.OK != ok || able.Score != score || able.OK == (able.Reason != "") || !strings.Contains(able.Reason, c.reason[node]) {
+					t.Errorf("%s: %+v", node, able)
+				}
+			}
+		})
+	}
+}
+
+func TestPlaceClaimed(t *testing.T) {
+	for name, c := range map[string]struct {
+		first []Command
+		view  func(View)
+		want  Give
+		block string
+	}{
+		"nobody claims":          {nil, func(View) {}, Give{}, ""},
+		"claimed":                {nil, func(v View) { claims(v, "", "c") }, Give{Node: "c"}, ""},
+		"claimed to be promoted": {nil, func(v View) { claims(v, StagePromoted, "c") }, Give{Node: "c", Stage: StagePromoted}, ""},
+		"claimed twice":          {nil, func(v View) { claims(v, "", "c", "b") }, Give{Node: "b"}, ""},
+		"one of two can't":       {nil, func(v View) { claims(v, "", "c", "b").Nodes["b"].Report.Ready["one"] = Ready{Reason: "no"} }, Give{Node: "c"}, ""},
+		"it can't":               {nil, func(v View) { claims(v, "", "b").Nodes["b"].Report.Ready["one"] = Ready{Reason: "no cap"} }, Give{}, "b: no cap"},
+		"stopped by an operator": {[]Command{stopOne}, func(v View) { claims(v, "", "b") }, Give{}, "b: an operator stopped it"},
+		"on standby":             {[]Command{Ask{What: RequestDrain, Node: "b"}}, func(v View) { claims(v, "", "b") }, Give{}, "b: standby"},
+		"in maintenance":         {[]Command{maintain}, func(v View) { claims(v, "", "b") }, Give{}, ""},
+		"what is left is in the way": {nil, func(v View) {
+			claims(v, "", "b").Nodes["b"].Report.Holds = []Target{{Service: "one", Epoch: 1}}
+		}, Give{}, "b: an earlier activation"},
+		"a claim of another life": {nil, func(v View) { claims(v, "", "b").Nodes["b"].Report.Instance = "b0" }, Give{}, "b: its daemon"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := managedBed(t, c.first...)
+			v := online(s, "a")
+			c.view(v)
+			var got Give
+			for _, give := range decided[Give](s, v) {
+				got = give
+			}
+			if got.Node != c.want.Node || got.Stage != c.want.Stage {
+				t.Errorf("%+v, want %+v", got, c.want)
+			}
+			var block string
+			for _, b := range decided[Block](s, v) {
+				block = b.Reason
+			}
+			if (block == "") != (c.block == "") || !strings.HasPrefix(block, c.block) {
+				t.Errorf("blocked %q, want %q", block, c.block)
+			}
+		})
+	}
+}
+
+// staged holds one on c, promoted.
+var staged = []Command{
+	Give{Service: "one", Node: "c", Instance: "c1", Expect: 1, Stage: StagePromoted},
+	CommitClient{Service: "one", Epoch: 2, Instance: "c1", Address: "c:1"},
+	Promoted{Service: "one", Epoch: 2, Instance: "c1", Run: 1},
+}
+
+var (
+	promote = Promoted{Service: "one", Epoch: 2, Instance: "c1", Run: 1}
+	raise   = Raise{Service: "one", Epoch: 2, Run: 1}
+	raised  = Started{Service: "one", Epoch: 2, Instance: "c1", Run: 2}
+	fell    = RunFailed{Service: "one", Epoch: 2, Instance: "c1", Run: 2}
+	lowered = Promoted{Service: "one", Epoch: 2, Instance: "c1", Run: 2}
+)
+
+func TestStages(t *testing.T) {
+	s := managedBed(t, staged...)
+	want := func(phase Phase, stage Stage, run int) {
+		t.Helper()
+		if g := s.Services["one"].Grant; g == nil || g.Phase != phase || g.Stage != stage || g.Run != run || !g.Staged {
+			t.Errorf("%+v, want %s %q run %d", g, phase, stage, run)
+		}
+	}
+	want(PhasePromoted, StagePromoted, 1)
+	s = apply(t, s, raise)
+	want(PhaseStarting, StageRunning, 2)
+	s = apply(t, s, raised)
+	want(PhaseRunning, StageRunning, 2)
+	s = apply(t, s, fell)
+	want(PhaseFailed, StageRunning, 2)
+	s = apply(t, s, Raise{Service: "one", Epoch: 2, Run: 2})
+	want(PhaseStarting, StageRunning, 3)
+	s = apply(t, s, Promoted{Service: "one", Epoch: 2, Instance: "c1", Run: 3})
+	want(PhasePromoted, StagePromoted, 3)
+	s = apply(t, s, Vacated{Service: "one", Epoch: 2, Instance: "c1"})
+	if svc := s.Services["one"]; svc.Grant != nil || len(svc.Failures) != 1 {
+		t.Errorf("vacated: %+v", svc)
+	}
+}
+
+func TestStageRefusals(t *testing.T) {
+	plain := []Command{giveToC, Started{Service: "one", Epoch: 2, Instance: "c1", Run: 1}}
+	stopped := Release{Service: "one", Epoch: 2, Cause: CauseStart}
+	contain := Contained{Service: "one", Epoch: 2, Instance: "c1"}
+	for name, c := range map[string]struct {
+		first []Command
+		then  Command
+	}{
+		"promoted: not staged":          {plain, promote},
+		"promoted: twice":               {staged, promote},
+		"promoted: another run":         {append(staged[:3:3], raise), promote},
+		"promoted: another instance":    {staged[:2], Promoted{Service: "one", Epoch: 2, Instance: "c0", Run: 1}},
+		"promoted: another epoch":       {staged[:2], Promoted{Service: "one", Epoch: 1, Instance: "c1", Run: 1}},
+		"promoted: releasing":           {append(staged[:2:2], stopped), promote},
+		"promoted: contained":           {append(staged[:2:2], contain), promote},
+		"promoted: no grant":            {nil, Promoted{Service: "one", Epoch: 1, Instance: "b1", Run: 1}},
+		"raise: not staged":             {plain, raise},
+		"raise: another run":            {staged, Raise{Service: "one", Epoch: 2}},
+		"raise: another epoch":          {staged, Raise{Service: "one", Epoch: 1, Run: 1}},
+		"raise: starting":               {staged[:2], raise},
+		"raise: running":                {append(staged[:3:3], raise, raised), Raise{Service: "one", Epoch: 2, Run: 2}},
+		"raise: releasing":              {append(staged[:3:3], stopped), raise},
+		"raise: contained":              {append(staged[:3:3], contain), raise},
+		"started: promoted, nothing up": {staged, Started{Service: "one", Epoch: 2, Instance: "c1", Run: 1}},
+		"client: promoted":              {staged, CommitClient{Service: "one", Epoch: 2, Instance: "c1", Address: "c:2"}},
+		"failed: promoted":              {staged, RunFailed{Service: "one", Epoch: 2, Instance: "c1", Run: 1}},
+		"restart: promoted":             {staged, Restart{Service: "one", Epoch: 2, Run: 1}},
+		"give: promoted elsewhere":      {staged, Give{Service: "one", Node: "a", Instance: "a1", Expect: 2}},
+	} {
+		s := managedBed(t, c.first...)
+		if is, err := Apply(s, Entry{At: s.Now, Command: c.then}); !errors.Is(err, ErrStale) && !errors.Is(err, ErrHeld) {
+			t.Errorf("%s: %v, then %+v", name, err, is.Services["one"].Grant)
+		}
+	}
+}
+
+// TestLeadClaimed: a raise waits for the container's claim; nothing else moves what a cluster manager orders.
+func TestLeadClaimed(t *testing.T) {
+	failed := append(staged[:3:3], raise, fell)
+	for name, c := range map[string]struct {
+		first []Command
+		stage Stage
+		nodes []NodeName
+		raise bool
+	}{
+		"promoted, nobody claims":         {staged, "", nil, false},
+		"promoted, claimed":               {staged, "", []NodeName{"c"}, true},
+		"promoted, claimed as it is":      {staged, StagePromoted, []NodeName{"c"}, false},
+		"promoted, claimed elsewhere":     {staged, "", []NodeName{"b"}, false},
+		"failed, nobody claims":           {failed, "", nil, false},
+		"failed, claimed":                 {failed, "", []NodeName{"c"}, true},
+		"starting, claimed":               {staged[:2], "", []NodeName{"c"}, false},
+		"stopped by an operator, claimed": {append(staged[:3:3], stopOne), "", []NodeName{"c"}, false},
+		"in maintenance, claimed":         {append(staged[:3:3], Ask{What: RequestMaintenance, For: 24 * time.Hour}), "", []NodeName{"c"}, false},
+		"contained, claimed":              {append(staged[:3:3], Contained{Service: "one", Epoch: 2, Instance: "c1"}), "", []NodeName{"c"}, false},
+	} {
+		s := managedBed(t, c.first...)
+		s.Now = s.Now.Add(time.Hour) // keepone's own bounds and restarts rest
+		v := claims(online(s, "a"), c.stage, c.nodes...)
+		if got := len(decided[Raise](s, v)) > 0; got != c.raise {
+			t.Errorf("%s: raised %t", name, got)
+		}
+		if got := decided[Restart](s, v); len(got) > 0 {
+			t.Errorf("%s: %+v", name, got)
+		}
+		if svc := s.Services["one"]; !svc.Stopped && len(decided[Release](s, v)) > 0 {
+			t.Errorf("%s: released", name)
+		}
+	}
+}
+
+// TestPromotedIsFenced: a holder that has only the volume mapped is a writer all the same (I3).
+func TestPromotedIsFenced(t *testing.T) {
+	s := managedBed(t, staged...)
+	if left := s.Leases("c1"); len(left) != 1 {
+		t.Errorf("leases: %+v", left)
+	}
+	v := claims(online(s, "a"), "", "b")
+	v.Nodes["c"] = NodeView{Live: LiveDown, Silent: 4 * time.Second, Instance: "c1"}
+	if got := decided[Give](s, v); len(got) != 0 {
+		t.Errorf("given: %+v", got)
+	}
+	orders := decided[OrderFence](s, v)
+	if len(orders) != 1 || len(orders[0].Targets) != 1 {
+		t.Fatalf("orders: %+v", orders)
+	}
+	s = apply(t, s, SetLife{Node: "c", Instance: "c1", Life: LifeDown}, orders[0])
+	s = apply(t, s, SettleLease{Fence: openID(s), Services: []ServiceName{"one"}}, storage(openID(s), "c1", "one", 2), Lose{Service: "one", Epoch: 2})
+	if svc := s.Services["one"]; len(svc.Uncut) != 1 || svc.Uncut[0].Addresses[0] != "c:1" {
+		t.Errorf("uncut: %+v", svc.Uncut)
+	}
+}
