@@ -34,13 +34,15 @@ func (c Promoted) apply(n *next) error {
 	case g.Phase != PhaseStarting && g.Phase != PhaseRunning && g.Phase != PhaseFailed:
 		return fmt.Errorf("the grant is %s: %w", g.Phase, ErrStale)
 	}
-	first := g.Phase == PhaseStarting && g.Stage == StagePromoted
+	event := Event{Kind: EventPromoted, Service: c.Service, Node: g.Node, Epoch: c.Epoch, Reason: "its container has ended; the volume stays"}
+	switch {
+	case g.Phase == PhaseStarting && g.Stage == StagePromoted:
+		event.Reason, event.Phases = fmt.Sprintf("volume mapped on %s", g.Node), &Phases{Storage: c.Storage}
+	case g.Phase == PhaseStarting:
+		event.Reason = "the start of its container was given up; the volume stays"
+	}
 	g.Stage, g.Phase, g.Since = StagePromoted, PhasePromoted, n.Now
 	n.keep(svc)
-	event := Event{Kind: EventPromoted, Service: c.Service, Node: g.Node, Epoch: c.Epoch, Reason: "its container has ended; the volume stays"}
-	if first {
-		event.Reason, event.Phases = fmt.Sprintf("volume mapped on %s", g.Node), &Phases{Storage: c.Storage}
-	}
 	n.note(event)
 	return nil
 }
