@@ -34,8 +34,13 @@ func (a *App) lead(ctx context.Context, l replica.Leadership) {
 	defer silent.reading.Wait()
 	var wish core.NodeName
 	var since time.Time
+	maintained := state.Maintenance.On
 	for ctx.Err() == nil {
 		state = a.replica.State()
+		if maintained && !state.Maintenance.On && state.Spec.Manager == core.ManagerPacemaker {
+			go a.endMaintenance(ctx)
+		}
+		maintained = state.Maintenance.On
 		if grown := longer(timing, state.Spec.Timing); grown != timing {
 			timing = grown
 			a.observer.Lead(boottime.Now(), timing) // I5: leases of either length may have been acknowledged until now

@@ -92,8 +92,13 @@ func (a *App) opAsk(ctx context.Context, c api.Caller, body json.RawMessage, sen
 	if err := json.Unmarshal(body, &ask); err != nil {
 		return nil, api.Refuse("read request: %v", err)
 	}
-	began := time.Now()
 	token := rand.Text()
+	f := follower{token: token, began: time.Now(), send: send}
+	if state := a.replica.State(); state.Spec.Manager == core.ManagerPacemaker {
+		if answer, done, err := a.drive(ctx, ask, &f); done || err != nil {
+			return answer, err
+		}
+	}
 	command := core.Ask{
 		What: ask.What, Service: ask.Service, Node: ask.Node, For: ask.For, Token: token,
 		By: fmt.Sprintf("%s on %s", c.Name(), a.file.Name),
@@ -101,7 +106,6 @@ func (a *App) opAsk(ctx context.Context, c api.Caller, body json.RawMessage, sen
 	if err := a.change(ctx, command); err != nil {
 		return nil, err
 	}
-	f := follower{token: token, began: began, send: send}
 	for {
 		state, changed := a.replica.Watch()
 		r, ok := f.look(state)

@@ -45,8 +45,8 @@ func TestDiffers(t *testing.T) {
 		{"a shorter one", []string{`name="promote" interval="0s" timeout="140s"`, `name="promote" interval="0s" timeout="139s"`}, []string{
 			"resource rbd-one: operation promote has timeout 139s, which is too small: it needs at least 140s",
 		}},
-		{"none", []string{`name="demote" interval="0s" timeout="57s"`, `name="demote" interval="0s"`}, []string{
-			"resource rbd-one: operation demote has no timeout, and Pacemaker's default is too small: it needs at least 57s",
+		{"none", []string{`name="demote" interval="0s" timeout="67s"`, `name="demote" interval="0s"`}, []string{
+			"resource rbd-one: operation demote has no timeout, and Pacemaker's default is too small: it needs at least 67s",
 		}},
 		{"an old word for a role", []string{`timeout="20s" role="Promoted"`, `timeout="20s" role="Master"`}, nil},
 		{"no monitor of the holder", []string{`timeout="20s" role="Promoted"`, `timeout="20s" role="Slave"`}, []string{

@@ -87,6 +87,12 @@ func Attribute(service core.ServiceName) string { return "keepone-" + string(ser
 // Volume is the resource whose promotion score says where a service's volume is best promoted (StylePromotable).
 func Volume(service core.ServiceName) string { return "rbd-" + string(service) }
 
+// VolumeClone is its promotable clone.
+func VolumeClone(service core.ServiceName) string { return Volume(service) + "-clone" }
+
+// Container is the resource that is the service's container; in StyleOne it is all of the service.
+func Container(service core.ServiceName) string { return "container-" + string(service) }
+
 // FileSystem is the one resource of the setup that is of a stock agent (StylePromotable).
 func FileSystem(service core.ServiceName) string { return "fs-" + string(service) }
 
@@ -127,7 +133,7 @@ func (b *builder) clone(c Clone) { b.cib.Resources.Clones = append(b.cib.Resourc
 // promotable is rbd as a promotable clone, and a group of file system and container where it is promoted.
 func (b *builder) promotable(svc core.ServiceSpec) {
 	rbd, name := Volume(svc.Name), string(svc.Name)
-	clone, group := rbd+"-clone", "group-"+name
+	clone, group := VolumeClone(svc.Name), "group-"+name
 	p := ocf(rbd, "keepone", "rbd")
 	p.Params = set(rbd+"-params", "service", name)
 	p.Ops = ops(rbd,
@@ -168,7 +174,7 @@ func (b *builder) one(svc core.ServiceSpec) {
 }
 
 func container(svc core.ServiceSpec, mode string) Primitive {
-	p := ocf("container-"+string(svc.Name), "keepone", "container")
+	p := ocf(Container(svc.Name), "keepone", "container")
 	p.Params = set(p.ID+"-params", "service", string(svc.Name), "mode", mode)
 	p.Ops = ops(p.ID,
 		op{"start", "", 0, startBound(svc)}, op{"stop", "", 0, stopBound(svc.StopLimit)},
