@@ -70,7 +70,7 @@ func managedDrain(ctx context.Context, m *managed) error {
 	}
 	out, err := from.Exec(ctx, "crm_mon", "-1")
 	if err != nil || !strings.Contains(out, "standby") {
-		return errors.Join(err, fmt.Errorf("Pacemaker shows no standby of %s: %s", from.Name, out))
+		return errors.Join(err, fmt.Errorf("crm_mon shows no standby of %s: %s", from.Name, out))
 	}
 	_, err = m.keepone(ctx, m.Node(1), "undrain", from.Name)
 	return err
@@ -103,7 +103,7 @@ func managedMaintenance(ctx context.Context, m *managed) error {
 	}
 	out, err := at.Exec(ctx, "crm_mon", "-1")
 	if err != nil || !strings.Contains(out, "DISABLED") && !strings.Contains(out, "unmanaged") && !strings.Contains(out, "maintenance") {
-		return errors.Join(err, fmt.Errorf("Pacemaker shows no maintenance: %s", out))
+		return errors.Join(err, fmt.Errorf("crm_mon shows no maintenance: %s", out))
 	}
 	if _, err := m.keepone(ctx, m.Node(1), "maintenance", "off"); err != nil {
 		return err
