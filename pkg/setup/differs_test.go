@@ -41,12 +41,12 @@ func TestDiffers(t *testing.T) {
 		{"an operator's own additions", []string{
 			`name="migration-threshold" value="3"`, `name="is-managed" value="true"/><nvpair id="x" name="migration-threshold" value="3"`,
 		}, nil},
-		{"a longer timeout", []string{`name="promote" interval="0s" timeout="140s"`, `name="promote" interval="0s" timeout="3min"`}, nil},
-		{"a shorter one", []string{`name="promote" interval="0s" timeout="140s"`, `name="promote" interval="0s" timeout="139s"`}, []string{
-			"resource rbd-one: operation promote has timeout 139s, which is too small: it needs at least 140s",
+		{"a longer timeout", []string{`name="promote" interval="0s" timeout="180s"`, `name="promote" interval="0s" timeout="4min"`}, nil},
+		{"a shorter one", []string{`name="promote" interval="0s" timeout="180s"`, `name="promote" interval="0s" timeout="179s"`}, []string{
+			"resource rbd-one: operation promote has timeout 179s, which is too small: it needs at least 180s",
 		}},
-		{"none", []string{`name="demote" interval="0s" timeout="67s"`, `name="demote" interval="0s"`}, []string{
-			"resource rbd-one: operation demote has no timeout, and Pacemaker's default is too small: it needs at least 67s",
+		{"none", []string{`name="demote" interval="0s" timeout="120s"`, `name="demote" interval="0s"`}, []string{
+			"resource rbd-one: operation demote has no timeout, and Pacemaker's default is too small: it needs at least 120s",
 		}},
 		{"an old word for a role", []string{`timeout="20s" role="Promoted"`, `timeout="20s" role="Master"`}, nil},
 		{"no monitor of the holder", []string{`timeout="20s" role="Promoted"`, `timeout="20s" role="Slave"`}, []string{
@@ -61,11 +61,11 @@ func TestDiffers(t *testing.T) {
 		{"another agent", []string{`provider="heartbeat" type="Filesystem"`, `provider="heartbeat" type="ZFS"`}, []string{
 			"resource fs-one is a ocf:heartbeat:ZFS: it must be a ocf:heartbeat:Filesystem",
 		}},
-		{"the rule is for all roles", []string{`role="Promoted" score="-INFINITY"`, `score="-INFINITY"`}, []string{
-			"constraint is missing: rbd-one-clone (Promoted) has score -INFINITY where node attribute keepone-one is not defined or less than 1",
+		{"the rule is for one role", []string{`-rule" score="-INFINITY"`, `-rule" role="Promoted" score="-INFINITY"`}, []string{
+			"constraint is missing: rbd-one-clone has score -INFINITY where node attribute keepone-one is not defined or less than 1",
 		}},
 		{"half of a rule", []string{`boolean-op="or"`, `boolean-op="and"`}, []string{
-			"constraint is missing: rbd-one-clone (Promoted) has score -INFINITY where node attribute keepone-one is not defined or less than 1",
+			"constraint is missing: rbd-one-clone has score -INFINITY where node attribute keepone-one is not defined or less than 1",
 		}},
 		{"an id of its own", []string{`rsc_colocation id="colocation-group-one"`, `rsc_colocation id="colocation_set_1"`}, nil},
 		{"a weak colocation", []string{`with-rsc-role="Promoted" score="INFINITY"`, `with-rsc-role="Promoted" score="100"`}, []string{

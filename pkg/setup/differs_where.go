@@ -44,16 +44,12 @@ func (d *differ) rule(want Location, live []Location) {
 			continue
 		}
 		for _, r := range l.Rules {
-			if r.about(attribute) && role(r.Role) == role(w.Role) && score(r.Score) == score(w.Score) && len(r.Expressions) == len(w.Expressions) {
+			if r.about(attribute) && role(r.Role) == "" && score(r.Score) == score(w.Score) && len(r.Expressions) == len(w.Expressions) {
 				return
 			}
 		}
 	}
-	where := want.Resource
-	if w.Role != "" {
-		where += " (" + w.Role + ")"
-	}
-	d.say("constraint is missing: %s has score -INFINITY where node attribute %s is not defined or less than 1", where, attribute)
+	d.say("constraint is missing: %s has score -INFINITY where node attribute %s is not defined or less than 1", want.Resource, attribute)
 }
 
 // about reports whether a rule is that of an eligible node: not defined, or less than 1.

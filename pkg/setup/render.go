@@ -95,11 +95,7 @@ func (p *pcs) constraints(c Constraints) {
 			p.command([]string{"constraint", "location", "add", l.ID, l.Resource, l.Node, l.Score})
 		}
 		for _, r := range l.Rules {
-			words := []string{"constraint", "location", l.Resource, "rule", "id=" + r.ID, "constraint-id=" + l.ID}
-			if r.Role != "" {
-				words = append(words, "role="+r.Role)
-			}
-			p.command(append(words, "score="+r.Score), expressions(r)...)
+			p.command([]string{"constraint", "location", l.Resource, "rule", "id=" + r.ID, "constraint-id=" + l.ID, "score=" + r.Score}, expressions(r)...)
 		}
 	}
 	for _, o := range c.Orders {

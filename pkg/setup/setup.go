@@ -5,7 +5,6 @@ package setup
 import (
 	"fmt"
 	"net"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -58,9 +57,17 @@ const (
 	// grace is what Pacemaker waits beyond keepone's own bounds: an agent that ends by itself says why, one that is
 	// killed at its timeout says nothing, and a stop that is cut short gets the node fenced.
 	grace = 10 * time.Second
-	// fenceBound is for one fence: a lease's end, a change of leaders, and one BMC that does not answer at once.
-	fenceBound = 90 * time.Second
+	// fenceBound outlasts the fence agent's own power_timeout, 45 s, so that it can say why it failed.
+	fenceBound = 60 * time.Second
+
+	// What the agents advertise. The document's own limits may ask for more.
+	startAdvertised = 180 * time.Second // of a promotion, too
+	stopAdvertised  = 120 * time.Second // of a demotion, too
+	short           = 20 * time.Second
 )
+
+// runDefault is the agents' own default of run_dir.
+const runDefault = "/run/keepone"
 
 // New makes the setup. The spec is one that pkg/config has checked.
 func New(spec core.Spec, o Options) Setup {
@@ -124,8 +131,20 @@ func (b *builder) properties() {
 
 func (b *builder) controller() {
 	p := ocf(controller, "keepone", "controller")
-	p.Ops = ops(controller, op{"start", "", 0, 60 * time.Second}, op{"stop", "", 0, 30 * time.Second}, op{"monitor", "", 10 * time.Second, 20 * time.Second})
+	p.Params = b.params(controller)
+	p.Ops = ops(controller, op{"start", "", 0, 90 * time.Second}, op{"stop", "", 0, short}, op{"monitor", "", 10 * time.Second, short})
 	b.clone(Clone{ID: controller + "-clone", Meta: set(controller+"-clone-meta", "interleave", "true"), Primitive: p})
+}
+
+// params of a resource of keepone's agents: where the daemon is, if it is not where they look for it.
+func (b *builder) params(id string, pairs ...string) []Set {
+	if b.o.Run != runDefault {
+		pairs = append(pairs, "run_dir", b.o.Run)
+	}
+	if len(pairs) == 0 {
+		return nil
+	}
+	return set(id+"-params", pairs...)
 }
 
 func (b *builder) clone(c Clone) { b.cib.Resources.Clones = append(b.cib.Resources.Clones, c) }
@@ -135,12 +154,13 @@ func (b *builder) promotable(svc core.ServiceSpec) {
 	rbd, name := Volume(svc.Name), string(svc.Name)
 	clone, group := VolumeClone(svc.Name), "group-"+name
 	p := ocf(rbd, "keepone", "rbd")
-	p.Params = set(rbd+"-params", "service", name)
+	p.Params = b.params(rbd, "service", name)
 	p.Ops = ops(rbd,
-		op{"start", "", 0, 30 * time.Second}, op{"promote", "", 0, startBound(svc)},
-		op{"demote", "", 0, stopBound(0)}, op{"stop", "", 0, stopBound(0)},
-		op{"monitor", "Promoted", 10 * time.Second, 20 * time.Second},
-		op{"monitor", "Unpromoted", 11 * time.Second, 20 * time.Second}) // two monitors need two intervals
+		op{"start", "", 0, 60 * time.Second}, op{"promote", "", 0, startBound(svc)},
+		// Demote and stop end all of the service that is still here: the container's own limit counts for them, too.
+		op{"demote", "", 0, stopBound(svc)}, op{"stop", "", 0, stopBound(svc)},
+		op{"monitor", "Promoted", 10 * time.Second, short},
+		op{"monitor", "Unpromoted", 11 * time.Second, short}) // two monitors need two intervals
 	meta := append([]string{"promotable", "true", "promoted-max", "1", "promoted-node-max", "1", "clone-node-max", "1", "interleave", "true"}, failures(svc)...)
 	b.clone(Clone{ID: clone, Meta: set(clone+"-meta", meta...), Primitive: p})
 
@@ -149,11 +169,10 @@ func (b *builder) promotable(svc core.ServiceSpec) {
 	fs.Ops = ops(fs.ID, // what the agent advertises
 		op{"start", "", 0, 60 * time.Second}, op{"stop", "", 0, 60 * time.Second}, op{"monitor", "", 20 * time.Second, 40 * time.Second})
 	b.cib.Resources.Groups = append(b.cib.Resources.Groups, Group{
-		ID: group, Meta: set(group+"-meta", failures(svc)...), Primitives: []Primitive{fs, container(svc, "container")},
+		ID: group, Meta: set(group+"-meta", failures(svc)...), Primitives: []Primitive{fs, b.container(svc, "container")},
 	})
 
-	b.eligible(svc.Name, clone, "Promoted")
-	b.excluded(svc, clone)
+	b.eligible(svc.Name, clone)
 	b.order(Order{First: clone, FirstAction: "promote", Then: group, ThenAction: "start", Kind: "Mandatory"})
 	b.cib.Constraints.Colocations = append(b.cib.Constraints.Colocations, Colocation{
 		ID: "colocation-" + group, Resource: group, With: clone, WithRole: "Promoted", Score: "INFINITY",
@@ -163,31 +182,33 @@ func (b *builder) promotable(svc core.ServiceSpec) {
 
 // one is the whole service as one resource.
 func (b *builder) one(svc core.ServiceSpec) {
-	p := container(svc, "whole")
+	p := b.container(svc, "whole")
 	p.Meta = set(p.ID+"-meta", failures(svc)...)
 	b.cib.Resources.Primitives = append(b.cib.Resources.Primitives, p)
-	b.eligible(svc.Name, p.ID, "")
+	b.eligible(svc.Name, p.ID)
 	for i, node := range svc.Prefer {
 		b.location(Location{Resource: p.ID, Node: string(node), Score: strconv.Itoa(preference * (len(svc.Prefer) - i))})
 	}
 	b.order(Order{First: controller + "-clone", FirstAction: "start", Then: p.ID, ThenAction: "start", Kind: "Optional"})
 }
 
-func container(svc core.ServiceSpec, mode string) Primitive {
+func (b *builder) container(svc core.ServiceSpec, mode string) Primitive {
 	p := ocf(Container(svc.Name), "keepone", "container")
-	p.Params = set(p.ID+"-params", "service", string(svc.Name), "mode", mode)
+	p.Params = b.params(p.ID, "service", string(svc.Name), "mode", mode)
 	p.Ops = ops(p.ID,
-		op{"start", "", 0, startBound(svc)}, op{"stop", "", 0, stopBound(svc.StopLimit)},
-		op{"monitor", "", 10 * time.Second, 20 * time.Second})
+		op{"start", "", 0, startBound(svc)}, op{"stop", "", 0, stopBound(svc)},
+		op{"monitor", "", 10 * time.Second, short})
 	return p
 }
 
 // startBound outlasts an activation, which may first wait for a leader, and for the old holder's fence.
-func startBound(svc core.ServiceSpec) time.Duration { return svc.StartLimit + 2*grace }
+func startBound(svc core.ServiceSpec) time.Duration {
+	return max(startAdvertised, svc.StartLimit+2*grace)
+}
 
 // stopBound outlasts a stop that hangs at every step: pkg/release ends it, and never says stopped when it is not (I7).
-func stopBound(graceful time.Duration) time.Duration {
-	return release.Options{Graceful: graceful}.Bound() + grace
+func stopBound(svc core.ServiceSpec) time.Duration {
+	return max(stopAdvertised, release.Options{Graceful: svc.StopLimit}.Bound()+grace)
 }
 
 // failures bounds restarts in place as the document does, and keeps the service where it is.
@@ -198,25 +219,17 @@ func failures(svc core.ServiceSpec) []string {
 	}
 }
 
-// eligible keeps a resource, or its promoted role, off every node that keepone would refuse.
-func (b *builder) eligible(service core.ServiceName, resource, role string) {
+// eligible keeps a resource off every node that keepone would refuse: a start is scheduled only where the grant is or
+// can be given.
+func (b *builder) eligible(service core.ServiceName, resource string) {
 	id := "eligible-" + resource
 	b.cib.Constraints.Locations = append(b.cib.Constraints.Locations, Location{ID: id, Resource: resource, Rules: []Rule{{
-		ID: id + "-rule", Role: role, Score: "-INFINITY", Join: "or",
+		ID: id + "-rule", Score: "-INFINITY", Join: "or",
 		Expressions: []Expression{
 			{ID: id + "-defined", Attribute: Attribute(service), Operation: "not_defined"},
 			{ID: id + "-value", Attribute: Attribute(service), Operation: "lt", Type: "integer", Value: "1"},
 		},
 	}}})
-}
-
-// excluded keeps even the unpromoted role off nodes that the document excludes: there is nothing for it to do.
-func (b *builder) excluded(svc core.ServiceSpec, resource string) {
-	for _, n := range b.spec.Nodes {
-		if n.Witness || len(svc.Nodes) > 0 && !slices.Contains(svc.Nodes, n.Name) {
-			b.location(Location{Resource: resource, Node: string(n.Name), Score: "-INFINITY"})
-		}
-	}
 }
 
 func (b *builder) location(l Location) {
