@@ -60,6 +60,7 @@ type App struct {
 	agent       *agent.Agent
 	guard       *guardLink
 	clientScope ClientScope
+	manager     *managerWatch
 	leading     atomic.Bool // and has passed its barrier
 
 	claims    *claims
@@ -113,7 +114,7 @@ func New(o Options) (*App, error) {
 		return nil, fmt.Errorf("start keeponed: %w", err)
 	}
 	if a.clientScope = o.ClientScope; a.clientScope == nil {
-		a.clientScope = onlyOurs{func() core.State { return a.replica.State() }}
+		a.clientScope = a
 	}
 	a.observer = observe.New(o.File.Name, boottime.Now(), func() { nudge(a.decideNow) })
 	a.guard = newGuardLink(a)
@@ -160,6 +161,7 @@ func (a *App) Start(ctx context.Context) (err error) {
 		return fmt.Errorf("start keeponed: %w", err)
 	}
 	a.onStop(func() { _ = a.replica.Stop() })
+	a.manager = newManagerWatch(a.replica.Watch, a.leading.Load, func() { nudge(a.decideNow) })
 	a.warnIdentity()
 	a.peers.Handle(replica.MethodPropose, a.replica.HandlePropose)
 	a.onStop(func() { _ = mux.Close() })
@@ -258,7 +260,7 @@ func (a *App) work(ctx context.Context) {
 		func(ctx context.Context) {
 			a.storage.watch(ctx, a.replica.State, func() { nudge(a.reportNow) })
 		},
-		a.watchBMCs,
+		a.watchBMCs, a.manager.run,
 	} {
 		a.wait.Go(func() { loop(ctx) })
 	}

@@ -35,6 +35,7 @@ func (a *App) ownFacts() op.Facts {
 		View: a.observer.View(state, now, a.voters()), Leader: a.replica.Leader(), At: time.Now(),
 		Clocks: a.clocks.all(), BMC: map[core.NodeName]string{}, Links: map[core.NodeName]map[int]time.Duration{},
 	}
+	f.View.CorosyncQuorate, f.Manager = a.manager.corosyncQuorate(), a.manager.facts(state.Spec)
 	for _, name := range state.NodeNames() {
 		f.Links[name] = a.observer.Links(name, now)
 		if problem := a.problems.get(name); problem != "" {

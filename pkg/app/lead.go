@@ -27,6 +27,7 @@ func (a *App) lead(ctx context.Context, l replica.Leadership) {
 	a.log.Info("leading", "term", l.Term)
 	timing := state.Spec.Timing
 	a.observer.Lead(l.Barrier, timing)
+	a.manager.look()
 	defer a.observer.Follow()
 	a.leading.Store(true)
 	defer a.leading.Store(false)
@@ -47,6 +48,7 @@ func (a *App) lead(ctx context.Context, l replica.Leadership) {
 		}
 		silent.look(ctx, state)
 		view := a.observer.View(state, boottime.Now(), a.voters())
+		view.CorosyncQuorate = a.manager.corosyncQuorate()
 		a.decide(ctx, state, view)
 		if to := core.PreferLeader(state, view); to != wish {
 			wish, since = to, time.Now()

@@ -14,6 +14,8 @@ type View struct {
 	// one, as the leader's own arithmetic has it (I3, I5): the State that this View was made for does not renew it
 	// (see Renewed). Missing: none.
 	LeaseOver map[ServiceName]Epoch
+	// CorosyncQuorate is what corosync says on this node; nil: it is not used, or not known.
+	CorosyncQuorate *bool
 }
 
 // NodeView is what the leader sees of one node.

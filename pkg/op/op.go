@@ -32,6 +32,7 @@ type Facts struct {
 	Links   map[core.NodeName]map[int]time.Duration // silence of each link
 	Doing   map[core.ServiceName]string             // on Self
 	Clocks  map[core.NodeName]time.Duration         // a node's wall clock is ahead of the leader's by so much
+	Manager *Pacemaker                              `json:",omitempty"` // nil: keepone manages the cluster by itself
 	At      time.Time                               // wall clock of the node that saw it
 }
 

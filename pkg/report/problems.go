@@ -20,6 +20,9 @@ func (b builder) problems(s Status) []Problem {
 			list = append(list, fenceProblem(f))
 		}
 	}
+	if s.Pacemaker != nil {
+		list = append(list, s.Pacemaker.problems(s.Seen.By)...)
+	}
 	for _, svc := range s.Services {
 		list = append(list, serviceProblems(svc)...)
 	}

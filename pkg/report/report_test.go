@@ -113,6 +113,44 @@ func alone() op.Look {
 	return look
 }
 
+// pacemaker is the well one as Pacemaker manages it.
+func pacemaker() op.Look {
+	look := well()
+	look.State.Spec.Manager = core.ManagerPacemaker
+	look.Facts.Manager = &op.Pacemaker{
+		Age: 800 * time.Millisecond, DC: "b", Stonith: true,
+		Corosync: &op.Corosync{Quorate: true, Members: []string{"a", "b", "w"}},
+		Nodes:    []op.PacemakerNode{{Name: "a", Online: true}, {Name: "b", Online: true}, {Name: "w", Online: true, Standby: true}},
+		Resources: []op.PacemakerResource{
+			{ID: "fence-keepone", Agent: "stonith:fence_keepone", Role: "Started", Nodes: []string{"b"}, Managed: true},
+			{ID: "keepone-controller", Agent: "ocf:keepone:controller", Role: "Started", Nodes: []string{"a"}, Managed: true},
+			{ID: "rbd-front", Agent: "ocf:keepone:rbd", Role: "Promoted", Nodes: []string{"a"}, Managed: true},
+			{ID: "rbd-front", Agent: "ocf:keepone:rbd", Role: "Unpromoted", Nodes: []string{"b"}, Managed: true},
+			{ID: "fs-front", Agent: "ocf:heartbeat:Filesystem", Role: "Started", Nodes: []string{"a"}, Managed: true},
+			{ID: "container-front", Agent: "ocf:keepone:container", Role: "Started", Nodes: []string{"a"}, Managed: true},
+		},
+	}
+	return look
+}
+
+// trouble is Pacemaker without quorum and with what an operator forgot.
+func trouble() op.Look {
+	look := pacemaker()
+	m := look.Facts.Manager
+	m.Age, m.Problem, m.DC, m.Stonith, m.Corosync.Quorate = 8*time.Second, "crm_mon did not answer", "", false, false
+	m.Nodes[0].Unclean, m.Nodes[0].Online, m.Fencing = true, false, []string{"a"}
+	m.Resources = m.Resources[1:]
+	m.Resources[1].Failed, m.Resources[3].Blocked, m.Resources[4].Managed = true, true, false
+	return look
+}
+
+// silent is a node where neither answers.
+func silent() op.Look {
+	look := pacemaker()
+	look.Facts.Manager = &op.Pacemaker{Age: -1, Problem: "no Pacemaker answers on this node"}
+	return look
+}
+
 // events is one failover.
 func events() []core.Event {
 	return []core.Event{
@@ -147,10 +185,13 @@ func TestGolden(t *testing.T) {
 		return func(b *bytes.Buffer) error { return Text(b, Build(look), style) }
 	}
 	for name, render := range map[string]func(*bytes.Buffer) error{
-		"status-well.txt": text(well()), "status-lost.txt": text(lost()), "status-alone.txt": text(alone()), "status-full.txt": text(full()),
-		"status-empty.txt": text(op.Look{}),
-		"status.json":      asJSON(Build(lost())),
-		"history.json":     asJSON(NewHistory(events(), "front", 1)),
+		"status-well.txt": text(well()), "status-lost.txt": text(lost()), "status-alone.txt": text(alone()),
+		"status-empty.txt":     text(op.Look{}),
+		"status-pacemaker.txt": text(pacemaker()), "status-pacemaker-trouble.txt": text(trouble()), "status-pacemaker-silent.txt": text(silent()),
+		"status-pacemaker.json": asJSON(Build(trouble()).Pacemaker),
+		"status.json":           asJSON(Build(lost())),
+		"history.json":          asJSON(NewHistory(events(), "front", 1)),
+		"status-full.txt":       text(full()),
 		"history.txt": func(b *bytes.Buffer) error {
 			return HistoryText(b, NewHistory(events(), "", 0), style)
 		},

@@ -26,6 +26,7 @@ type Status struct {
 	Services    []Service    `json:"services"`
 	Requests    []Request    `json:"requests"` // that go on
 	Problems    []Problem    `json:"problems"`
+	Pacemaker   *Pacemaker   `json:"pacemaker,omitempty"`
 }
 
 // Seen says who saw this, and when.
@@ -137,6 +138,7 @@ func Build(look op.Look) Status {
 			s.Requests = append(s.Requests, Request{ID: r.ID, What: requestWords(r), By: r.By, Now: r.Answer})
 		}
 	}
+	s.Pacemaker = newPacemaker(b.facts.Manager)
 	s.Problems = append(s.Problems, b.problems(s)...)
 	return s
 }

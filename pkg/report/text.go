@@ -52,6 +52,7 @@ func Text(w io.Writer, s Status, style Style) error {
 	p.head(s)
 	p.services(s)
 	p.nodes(s)
+	p.pacemaker(s.Pacemaker)
 	for _, r := range s.Requests {
 		p.line("Going on: request %d, %s, asked by %s. %s", r.ID, r.What, r.By, r.Now)
 	}
