@@ -58,7 +58,7 @@ func next(d duty, g core.Grant, here Here) step {
 		return vacant
 	case d == idle:
 		return rest
-	case rec != nil && !live && rec.Epoch == g.Epoch && rec.Attempt >= g.Run:
+	case rec != nil && !live && rec.Epoch == g.Epoch && (g.Staged || rec.Attempt >= g.Run):
 		return vacant // stopped on this node, and buried: only another grant can start it again (I7)
 	case !live:
 		return activate
