@@ -49,8 +49,7 @@ func (r *runner) activate(ctx context.Context, state core.State, grant core.Gran
 		return 0 // the daemon stops; the next one adopts or takes down what is here
 	case failure == nil:
 	case !r.wanted(r.cfg.Replica.State(), grant):
-		r.log.Info("start given up: its grant is wanted back", "epoch", grant.Epoch, "err", failure.Message)
-		return 0 // the next look takes down what was begun
+		return r.giveUp(ctx, state, grant, failure)
 	case mounted:
 		return r.failRun(ctx, state, grant, failure)
 	default:
@@ -73,6 +72,28 @@ func (r *runner) activate(ctx context.Context, state core.State, grant core.Gran
 func (r *runner) wanted(state core.State, grant core.Grant) bool {
 	d, now := want(state, r.cfg.Self, r.cfg.Instance, r.name)
 	return d == hold && now.Epoch == grant.Epoch && now.Run == grant.Run && r.claimed(state)
+}
+
+// giveUp ends an activation that nobody wants any more. It is no failure.
+func (r *runner) giveUp(ctx context.Context, state core.State, grant core.Grant, why *worker.Failure) time.Duration {
+	if d, now := want(r.cfg.Replica.State(), r.cfg.Self, r.cfg.Instance, r.name); d != hold || now.Epoch != grant.Epoch || now.Run != grant.Run {
+		r.log.Info("start given up: its grant is wanted back", "epoch", grant.Epoch, "err", why.Message)
+		return 0 // the next look takes down what was begun
+	}
+	r.log.Info("start given up: the cluster manager waits for it no more", "epoch", grant.Epoch, "run", grant.Run, "err", why.Message)
+	here, err := r.cfg.Node.Here(r.name)
+	switch {
+	case err != nil:
+		return lookAgain
+	case here.Record == nil || here.Record.Marks.Vacated || here.Record.Epoch != grant.Epoch:
+		return 0 // the next look gives the grant back
+	case grant.Staged && here.Record.Storage.Kept:
+		if r.stopRun(ctx, state, *here.Record).Contained {
+			return 0 // the next look says promoted
+		}
+	}
+	r.reportStop(ctx, grant, r.stop(ctx, state, *here.Record), "")
+	return retryShort
 }
 
 // whileWanted cancels an activation whose grant is wanted back: a holder that goes on starting for its whole limit

@@ -87,17 +87,12 @@ func (r *runner) step(ctx context.Context, state core.State) time.Duration {
 		}
 		return r.activate(ctx, state, grant, false)
 	case restart:
-		if !r.claimed(state) {
-			r.report(ctx, core.RunFailed{
-				Service: r.name, Epoch: grant.Epoch, Instance: grant.Instance, Run: grant.Run, Reason: "the cluster manager waits for it no more",
-			})
-			return retryShort
+		if grant.Staged && !r.claimed(state) {
+			return r.promoted(ctx, grant)
 		}
-		return r.restart(ctx, state, grant, *here.Record)
+		return r.restart(ctx, state, grant, here)
 	case mapped:
-		r.now("promoted")
-		r.report(ctx, core.Promoted{Service: r.name, Epoch: grant.Epoch, Instance: grant.Instance, Run: grant.Run})
-		return retryShort
+		return r.promoted(ctx, grant)
 	case adopt:
 		return r.watch(ctx, state, grant, *here.Record)
 	case lost:
@@ -106,11 +101,11 @@ func (r *runner) step(ctx context.Context, state core.State) time.Duration {
 		})
 		return retryShort
 	case clean:
-		return r.clean(ctx, state, grant, *here.Record)
+		return r.clean(ctx, state, grant, here)
 	case vacant:
 		failure := ""
 		if d == hold {
-			failure = r.why(grant, "it was stopped on this node")
+			failure = r.why(grant, stopped(state, "it was stopped on this node"))
 		}
 		r.report(ctx, core.Vacated{Service: r.name, Epoch: grant.Epoch, Instance: grant.Instance, Failure: failure})
 		return retryShort
@@ -118,6 +113,13 @@ func (r *runner) step(ctx context.Context, state core.State) time.Duration {
 	}
 	r.now("")
 	return lookAgain
+}
+
+// promoted says that the volume is mapped and nothing more is up.
+func (r *runner) promoted(ctx context.Context, grant core.Grant) time.Duration {
+	r.now("promoted")
+	r.report(ctx, core.Promoted{Service: r.name, Epoch: grant.Epoch, Instance: grant.Instance, Run: grant.Run})
+	return retryShort
 }
 
 // claimed reports whether an activation is still waited for. Where no cluster manager orders, the grant says it.
@@ -137,6 +139,14 @@ func (r *runner) why(g core.Grant, otherwise string) string {
 	return otherwise
 }
 
+// stopped is the failure that a stop on this node is: none where a cluster manager stops what it has started.
+func stopped(state core.State, words string) string {
+	if state.Spec.Manager == core.ManagerPacemaker {
+		return ""
+	}
+	return words
+}
+
 // stop takes down what is here. A daemon that is told to end waits for it: a stop that is cut short costs a fence.
 // It is bounded all the same (I7).
 func (r *runner) stop(ctx context.Context, state core.State, here release.Record) release.Result {
@@ -151,13 +161,14 @@ func (r *runner) stopRun(ctx context.Context, state core.State, here release.Rec
 }
 
 // clean takes down whatever is here, and says what came of it if the grant is still ours.
-func (r *runner) clean(ctx context.Context, state core.State, grant core.Grant, here release.Record) time.Duration {
+func (r *runner) clean(ctx context.Context, state core.State, grant core.Grant, here Here) time.Duration {
 	r.now("stopping")
-	r.log.Info("stopping", "epoch", here.Epoch, "attempt", here.Attempt)
-	result := r.stop(ctx, state, here)
-	r.log.Info("stopped", "epoch", here.Epoch, "contained", result.Contained, "vacated", result.Vacated, "reasons", result.Reasons)
-	if here.Epoch == grant.Epoch && grant.Epoch != 0 {
-		r.reportStop(ctx, grant, result, r.failureOf(grant, here))
+	rec := *here.Record
+	r.log.Info("stopping", "epoch", rec.Epoch, "attempt", rec.Attempt)
+	result := r.stop(ctx, state, rec)
+	r.log.Info("stopped", "epoch", rec.Epoch, "contained", result.Contained, "vacated", result.Vacated, "reasons", result.Reasons)
+	if rec.Epoch == grant.Epoch && grant.Epoch != 0 {
+		r.reportStop(ctx, grant, result, r.failureOf(state, grant, here))
 	}
 	if result.Vacated {
 		return 0
@@ -166,12 +177,15 @@ func (r *runner) clean(ctx context.Context, state core.State, grant core.Grant, 
 }
 
 // failureOf says why an activation had to be cleaned up although its grant is to be held.
-func (r *runner) failureOf(g core.Grant, here release.Record) string {
+func (r *runner) failureOf(state core.State, g core.Grant, here Here) string {
+	marks := here.Record.Marks
 	switch {
 	case g.Phase == core.PhaseReleasing || g.Phase == core.PhaseContained:
 		return ""
-	case here.Marks.Contained || here.Marks.Halted:
-		return r.why(g, "stopped: "+here.Marks.Reason)
+	case marks.Contained || marks.Halted:
+		return r.why(g, stopped(state, "stopped: "+marks.Reason))
+	case here.Buried:
+		return r.why(g, stopped(state, "it was stopped on this node"))
 	}
 	return r.why(g, "its activation was cut short, or its storage went away")
 }
@@ -201,9 +215,9 @@ func (r *runner) graceful(state core.State, here release.Record) time.Duration {
 }
 
 // restart ends the old run and starts the next on the volume that stays mounted.
-func (r *runner) restart(ctx context.Context, state core.State, grant core.Grant, here release.Record) time.Duration {
+func (r *runner) restart(ctx context.Context, state core.State, grant core.Grant, here Here) time.Duration {
 	r.now("restarting")
-	result := r.stopRun(ctx, state, here)
+	result := r.stopRun(ctx, state, *here.Record)
 	if !result.Contained {
 		r.log.Error("the old run can't be ended; leaving the volume to a full stop", "reasons", result.Reasons)
 		return r.clean(ctx, state, grant, here)
