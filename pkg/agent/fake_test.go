@@ -48,10 +48,13 @@ type bed struct {
 	leased   bool
 	bearer   Bearer // of the address
 	health   error  // of the service
+
+	claimed bool // of a cluster manager
+	waiting chan struct{}
 }
 
 func newBed(t *testing.T, g core.Grant) *bed {
-	b := &bed{t: t, changed: make(chan struct{}), leased: true, progress: []worker.Progress{
+	b := &bed{t: t, changed: make(chan struct{}), waiting: make(chan struct{}), leased: true, progress: []worker.Progress{
 		{Step: worker.StepLease}, {Step: worker.StepMapped, Address: client}, {Step: worker.StepMounted}, {Step: worker.StepStarted},
 	}}
 	b.state = core.State{
@@ -71,6 +74,31 @@ func newBed(t *testing.T, g core.Grant) *bed {
 		b.state.Services[one] = core.Service{Name: one}
 	}
 	return b
+}
+
+// newManagedBed is one node of a cluster whose manager claims the service. The grant is staged if it says so.
+func newManagedBed(t *testing.T, g core.Grant) *bed {
+	b := newBed(t, g)
+	b.state.Spec.Manager, b.claimed = core.ManagerPacemaker, true
+	if g.Stage == core.StagePromoted {
+		b.progress = []worker.Progress{{Step: worker.StepLease}, {Step: worker.StepMapped, Address: client}, {Step: worker.StepPromoted}}
+	}
+	return b
+}
+
+// claim begins or ends the cluster manager's wait.
+func (b *bed) claim(on bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.claimed = on
+	close(b.waiting)
+	b.waiting = make(chan struct{})
+}
+
+func (b *bed) Claimed(core.ServiceName) (bool, <-chan struct{}) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.claimed, b.waiting
 }
 
 func starts(epoch core.Epoch) core.Grant {
@@ -98,7 +126,7 @@ func (b *bed) start(ctx context.Context) <-chan struct{} {
 	ended := make(chan struct{})
 	a := New(Config{
 		Self: self, Instance: life, Places: Places{Run: "/run/keepone", Cgroups: "/sys/fs/cgroup/keepone", Volumes: "/v"},
-		Replica: b, Starter: b, Node: b, Net: b, Prober: b,
+		Replica: b, Starter: b, Node: b, Net: b, Prober: b, Claims: b,
 		Leased: func(core.ServiceName, core.Epoch) bool { b.mu.Lock(); defer b.mu.Unlock(); return b.leased },
 		Log:    slog.New(slog.DiscardHandler),
 	})
@@ -173,6 +201,8 @@ func (b *bed) Propose(ctx context.Context, c core.Command) (core.Outcome, error)
 		b.say("vacated %d: %s", c.Epoch, c.Failure)
 	case core.Contained:
 		b.say("contained %d: %s", c.Epoch, c.Reason)
+	case core.Promoted:
+		b.say("promoted %d/%d", c.Epoch, c.Run)
 	case core.RunFailed:
 		b.say("run failed %d/%d: %s", c.Epoch, c.Run, c.Reason)
 	case core.CommitClient:
@@ -355,13 +385,15 @@ func (h *helper) effect(plan worker.Plan, step worker.Step) {
 	b := h.b
 	switch step {
 	case worker.StepLease:
-		facts := release.Facts{}
+		here := Here{Record: &release.Record{Service: one, Epoch: plan.Epoch, Instance: plan.Instance, Attempt: plan.Attempt}}
 		if plan.Restart {
-			facts = b.here.Facts
+			here.Facts, here.Record.Storage = b.here.Facts, b.here.Record.Storage
 		}
-		b.here = Here{Record: &release.Record{Service: one, Epoch: plan.Epoch, Instance: plan.Instance, Attempt: plan.Attempt}, Facts: facts}
+		b.here = here
 	case worker.StepMapped:
 		b.here.Facts.Mapper = true
+	case worker.StepPromoted:
+		b.here.Record.Storage.Kept = true
 	case worker.StepMounted:
 		if !plan.Restart {
 			b.say("mount")

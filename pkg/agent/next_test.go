@@ -22,6 +22,11 @@ func TestNext(t *testing.T) {
 	gone := release.Marks{Contained: true, Vacated: true}
 	other := rec(5, 1, none)
 	other.Instance = "boot/a0"
+	kept := func(attempt int, marks release.Marks) *release.Record {
+		r := rec(5, attempt, marks)
+		r.Storage.Kept = true
+		return r
+	}
 	for _, tt := range []struct {
 		name  string
 		duty  duty
@@ -65,6 +70,31 @@ func TestNext(t *testing.T) {
 		{"contained at its lease's end", hold, in(core.PhaseRunning, 5, 1), Here{Record: rec(5, 1, contained), Facts: ended}, clean},
 		{"somebody stops it, still shutting down", hold, in(core.PhaseRunning, 5, 1), Here{Record: rec(5, 1, halted), Facts: up, Buried: true}, clean},
 		{"somebody stops it, just ended", hold, in(core.PhaseRunning, 5, 1), Here{Record: rec(5, 1, none), Facts: ended, Buried: true}, clean},
+		{"staged, from nothing", hold, staged(core.PhaseStarting, core.StagePromoted, 1), Here{}, activate},
+		{"staged, an older epoch is here", hold, staged(core.PhaseStarting, core.StagePromoted, 1), Here{Record: rec(4, 1, none), Facts: ended}, clean},
+		{"mapped and kept", hold, staged(core.PhaseStarting, core.StagePromoted, 1), Here{Record: kept(1, none), Facts: release.Facts{Mapper: true}}, mapped},
+		{"mapped, not kept yet", hold, staged(core.PhaseStarting, core.StagePromoted, 1), Here{Record: rec(5, 1, none), Facts: release.Facts{Mapper: true}}, clean},
+		{"promoted, not mounted", hold, staged(core.PhasePromoted, core.StagePromoted, 1), Here{Record: kept(1, none), Facts: release.Facts{Mapper: true}}, rest},
+		{"promoted, mounted", hold, staged(core.PhasePromoted, core.StagePromoted, 1), Here{Record: kept(1, none), Facts: ended}, rest},
+		{"promoted, contained by the guard", hold, staged(core.PhasePromoted, core.StagePromoted, 1), Here{Record: kept(1, contained), Facts: ended, Buried: true}, rest},
+		{"promoted, the mapper died", hold, staged(core.PhasePromoted, core.StagePromoted, 1), Here{Record: kept(1, none), Facts: release.Facts{Mounted: true}}, clean},
+		{"promoted, stopped", hold, staged(core.PhasePromoted, core.StagePromoted, 1), Here{Record: kept(1, gone), Buried: true}, vacant},
+		{"promoted again after a raise that never began, stopped", hold, staged(core.PhasePromoted, core.StagePromoted, 2), Here{Record: kept(1, gone), Buried: true}, vacant},
+		{"raise ordered, stopped", hold, staged(core.PhaseStarting, core.StageRunning, 2), Here{Record: kept(1, gone), Buried: true}, vacant},
+		{"raise ordered", hold, staged(core.PhaseStarting, core.StageRunning, 2), Here{Record: kept(1, none), Facts: ended}, restart},
+		{"raise ordered, not mounted", hold, staged(core.PhaseStarting, core.StageRunning, 2), Here{Record: kept(1, none), Facts: release.Facts{Mapper: true}}, restart}, // which says so
+		{"raise ordered after a stop of the container", hold, staged(core.PhaseStarting, core.StageRunning, 3), Here{Record: kept(2, contained), Facts: ended, Buried: true}, restart},
+		{"raise failed before it began", hold, staged(core.PhaseFailed, core.StageRunning, 2), Here{Record: kept(1, none), Facts: ended}, mapped},
+		{"raise failed and was ended", hold, staged(core.PhaseFailed, core.StageRunning, 2), Here{Record: kept(2, contained), Facts: ended, Buried: true}, mapped},
+		{"raised, to answer", hold, staged(core.PhaseStarting, core.StageRunning, 2), Here{Record: kept(2, none), Facts: up}, adopt},
+		{"raised, runs", hold, staged(core.PhaseRunning, core.StageRunning, 2), Here{Record: kept(2, none), Facts: up}, adopt},
+		{"raised, ended", hold, staged(core.PhaseRunning, core.StageRunning, 2), Here{Record: kept(2, none), Facts: ended}, lost},
+		{"raised, ended, reported", hold, staged(core.PhaseFailed, core.StageRunning, 2), Here{Record: kept(2, none), Facts: ended}, rest},
+		{"raised, shutting down", hold, staged(core.PhaseRunning, core.StageRunning, 2), Here{Record: kept(2, halted), Facts: up, Buried: true}, rest},
+		{"raised, stopped", hold, staged(core.PhaseRunning, core.StageRunning, 2), Here{Record: kept(2, contained), Facts: ended, Buried: true}, mapped},
+		{"raised, the mapper died", hold, staged(core.PhaseRunning, core.StageRunning, 2), Here{Record: kept(2, none), Facts: release.Facts{Init: true, Mounted: true}}, clean},
+		{"staged, releasing", leave, staged(core.PhaseReleasing, core.StagePromoted, 1), Here{Record: kept(1, none), Facts: ended}, clean},
+		{"staged, contained", leave, staged(core.PhaseContained, core.StagePromoted, 1), Here{Record: kept(1, contained), Facts: ended}, clean},
 		{"a stop of ours failed", hold, starts(5), Here{Record: rec(5, 1, halted), Facts: up}, clean},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
