@@ -152,6 +152,117 @@ func TestOrder(t *testing.T) {
 	unlock()
 }
 
+// promotedStage is one whose plan ends at the device.
+func promotedStage(t *testing.T) *stage {
+	t.Helper()
+	s := newStage(t)
+	s.plan.Stage = core.StagePromoted
+	return s
+}
+
+func TestPromotedOrder(t *testing.T) {
+	t.Parallel()
+	s := promotedStage(t)
+	if failure := s.run(); failure != nil {
+		t.Fatal(failure)
+	}
+	s.want("say lease", "map", "attach /fuse/image", "say mapped", "keep loop", "say promoted", "release loop")
+	if rec, err := release.Load(s.plan.Run, "one"); err != nil || !rec.Storage.Kept || rec.Storage.Device != "/dev/loop7" || rec.Init.PID != 0 {
+		t.Errorf("record %+v, %v", rec, err)
+	}
+	s = promotedStage(t)
+	s.krbd, s.plan.Volume.Spec.Mapper = true, "krbd"
+	if failure := s.run(); failure != nil {
+		t.Fatal(failure)
+	}
+	s.want("say lease", "map", "say mapped", "say promoted")
+	if rec, err := release.Load(s.plan.Run, "one"); err != nil || !rec.Storage.Kept || rec.Storage.Device != "/dev/rbd0" {
+		t.Errorf("record %+v, %v", rec, err)
+	}
+}
+
+// TestPromotedUndo: a device that was kept is dropped before anything below it goes.
+func TestPromotedUndo(t *testing.T) {
+	t.Parallel()
+	for at, undone := range map[string][]string{
+		"say mapped":   {"release loop", "cleared", "unmap"},
+		"keep loop":    {"drop loop", "release loop", "cleared", "unmap"},
+		"say promoted": {"drop loop", "release loop", "cleared", "unmap"},
+	} {
+		s := promotedStage(t)
+		s.failAt[at] = fail(worker.CodeUnknown, "broken")
+		if failure := s.run(); failure == nil {
+			t.Errorf("%s: no failure", at)
+			continue
+		}
+		i := slices.Index(s.did, at)
+		if got := s.did[i+1:]; !slices.Equal(got, append(undone, "say failed")) {
+			t.Errorf("%s: undone %v, want %v", at, got, undone)
+		}
+	}
+	s := promotedStage(t)
+	s.failAt["say promoted"], s.failAt["drop loop"] = fail(worker.CodeUnknown, "broken"), errors.New("busy")
+	if failure := s.run(); failure == nil || !strings.Contains(failure.Message, "busy") || slices.Contains(s.did, "unmap") {
+		t.Errorf("a device that stays loses its mapper: %v, %v", failure, s.did)
+	}
+}
+
+// TestPromotedAsks lease, tombstone and the committed client before the device is kept (I4, I6, I7).
+func TestPromotedAsks(t *testing.T) {
+	t.Parallel()
+	steps := []string{"say lease", "map", "attach /fuse/image", "keep loop"}
+	for n, next := range steps {
+		s := promotedStage(t)
+		s.leases = func(nth int) bool { return nth <= n }
+		if failure := s.run(); failure == nil || failure.Code != worker.CodeLease || slices.Contains(s.did, next) {
+			t.Errorf("%s without a lease: %v, %v", next, failure, s.did)
+		}
+	}
+	for i, next := range steps[1:] {
+		s := promotedStage(t)
+		s.before[steps[i]] = func() {
+			if err := release.Tombstone(s.plan.Run, "one", 4, 2, "by hand"); err != nil {
+				t.Error(err)
+			}
+		}
+		if failure := s.run(); failure == nil || failure.Code != worker.CodeTombstone || slices.Contains(s.did, next) {
+			t.Errorf("%s after a stop: %v, %v", next, failure, s.did)
+		}
+	}
+	s := promotedStage(t)
+	s.goErr = errors.New("the caller is gone")
+	if failure := s.run(); failure == nil || slices.Contains(s.did, "keep loop") || !slices.Contains(s.did, "unmap") {
+		t.Errorf("kept without a committed client: %v, %v", failure, s.did)
+	}
+}
+
+// TestStoppedWhileKept: the stop that came while the device was being kept may have looked for it too early.
+func TestStoppedWhileKept(t *testing.T) {
+	t.Parallel()
+	s := promotedStage(t)
+	s.before["keep loop"] = func() { _ = release.Tombstone(s.plan.Run, "one", 4, 2, "by hand") }
+	if failure := s.run(); failure == nil || failure.Code != worker.CodeTombstone || !slices.Contains(s.did, "drop loop") {
+		t.Errorf("it was stopped, and the device stays: %v, %v", failure, s.did)
+	}
+}
+
+// TestRaiseSaysWhatIsMissing: whoever mounts the volume is told so, in words.
+func TestRaiseSaysWhatIsMissing(t *testing.T) {
+	t.Parallel()
+	before := release.Record{Storage: release.Storage{Kept: true, Device: "/dev/loop7", Mount: "/v/one"}}
+	plan := worker.Plan{Service: "one", Restart: true}
+	err := mayFollow(plan, before, release.Facts{Mapper: true})
+	if err == nil || !strings.Contains(err.Error(), "/dev/loop7 is not mounted at /v/one") {
+		t.Errorf("%v", err)
+	}
+	if err := mayFollow(plan, before, release.Facts{Mapper: true, Mounted: true}); err != nil {
+		t.Error(err)
+	}
+	if err := mayFollow(worker.Plan{Service: "one"}, before, release.Facts{Mapper: true}); err == nil {
+		t.Error("a second activation beside a volume that is kept")
+	}
+}
+
 func TestKernelMapping(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)

@@ -43,6 +43,9 @@ func mayFollow(plan worker.Plan, before release.Record, facts release.Facts) err
 	// The run cgroup has this helper itself in it.
 	facts.Populated = false
 	switch {
+	case plan.Restart && before.Storage.Kept && !facts.Mounted && facts.Mapper:
+		return fail(worker.CodeBusy, "the volume of %s is mapped, but %s is not mounted at %s: whoever orders the container mounts it first",
+			plan.Service, before.Storage.Device, before.Storage.Mount)
 	case plan.Restart && (facts.Init || !facts.Mounted || !facts.Mapper):
 		return fail(worker.CodeBusy, "%s can't be restarted in place: container runs %v, mounted %v, mapped %v",
 			plan.Service, facts.Init, facts.Mounted, facts.Mapper)
@@ -129,6 +132,10 @@ func (r *run) keep(ctx context.Context, loop Loop) error {
 	}
 	r.record.Storage.Kept = true
 	if err := r.save(); err != nil {
+		return err
+	}
+	// A stop that came meanwhile may have detached it before it was kept (I7).
+	if err := r.ready(ctx); err != nil {
 		return err
 	}
 	if err := r.report(worker.Progress{Step: worker.StepPromoted}); err != nil {
