@@ -108,3 +108,63 @@ func TestBroken(t *testing.T) {
 		}
 	}
 }
+
+func backed(device, path string) bool {
+	text, err := os.ReadFile("/sys/block/" + strings.TrimPrefix(device, "/dev/") + "/loop/backing_file")
+	return err == nil && strings.TrimSpace(string(text)) == path
+}
+
+// TestKeep: a device that is kept outlives its last user, also a mount of it, until it is dropped.
+func TestKeep(t *testing.T) {
+	path, dir := newFile(t, 32<<20), filepath.Join(t.TempDir(), "mnt")
+	loop, err := Attach(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Make(t.Context(), loop.Device, "ext4"); err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range []error{loop.Keep(), loop.Release()} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !backed(loop.Device, path) {
+		t.Fatal("it went with its last user")
+	}
+	for _, err := range []error{Mount(t.Context(), loop.Device, dir, "ext4"), Unmount(t.Context(), dir)} {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if !backed(loop.Device, path) {
+		t.Fatal("it went with its mount")
+	}
+	file, err := os.OpenFile(loop.Device, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := &Loop{Device: loop.Device, file: file}
+	for _, err := range []error{again.Drop(), again.Drop(), again.Release(), Cleared(t.Context(), loop.Device, path)} {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if backed(loop.Device, path) {
+		t.Error("it was dropped, and stays")
+	}
+}
+
+// TestDropBeforeRelease is the way back of an activation that fails after it kept the device.
+func TestDropBeforeRelease(t *testing.T) {
+	path := newFile(t, 32<<20)
+	loop, err := Attach(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range []error{loop.Keep(), loop.Drop(), loop.Release(), Cleared(t.Context(), loop.Device, path)} {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}
