@@ -33,6 +33,11 @@ func (a *App) judge(peer core.NodeName) verdict {
 	return v
 }
 
+// able is what this node may do now.
+func (a *App) able() map[core.ServiceName]core.Able {
+	return a.abilities.all(a.replica.State(), a.file.Name, a.instance)
+}
+
 // abilities keeps the newest verdict on this node.
 type abilities struct {
 	mu      sync.Mutex
@@ -41,7 +46,11 @@ type abilities struct {
 	changed func()
 }
 
+// set takes a verdict. None at all is none: who is asked does not lead yet, or no cluster manager is there.
 func (s *abilities) set(able map[core.ServiceName]core.Able) {
+	if len(able) == 0 {
+		return
+	}
 	s.mu.Lock()
 	same := maps.Equal(s.newest, able) && s.at != 0
 	s.newest, s.at = able, boottime.Now()
@@ -62,10 +71,11 @@ func (s *abilities) all(state core.State, self core.NodeName, instance core.Inst
 		g := state.Services[spec.Name].Grant
 		holds := g != nil && g.Node == self && g.Instance == instance
 		switch {
-		case !ok, stale && !holds:
+		case ok && !stale:
+		case holds:
+			able = state.HolderAble(spec.Name)
+		default:
 			able = core.Able{Reason: "no leader is in touch with this node"}
-		case stale && able.Score == 0:
-			able.Reason = "no leader is in touch with this node"
 		}
 		all[spec.Name] = able
 	}

@@ -26,7 +26,7 @@ func (a *App) opHealth(ctx context.Context, _ api.Caller, _ json.RawMessage, _ f
 		Healthy: true, Node: a.file.Name, Manager: state.Spec.Manager, Leader: seen.Leader, Quorum: seen.Quorum,
 		Services: map[core.ServiceName]op.Able{},
 	}
-	for name, able := range a.abilities.all(state, a.file.Name, a.instance) {
+	for name, able := range a.able() {
 		h.Services[name] = op.Able(able)
 	}
 	switch {
