@@ -110,9 +110,7 @@ func New(o Options) (*App, error) {
 	a.claims = newClaims()
 	a.prober = &prober{id: id, exec: a.execIn}
 	a.abilities = &abilities{changed: func() { nudge(a.publisher.again) }}
-	if a.publisher, err = newPublisher(a, pacemakerNode{}); err != nil {
-		return nil, fmt.Errorf("start keeponed: %w", err)
-	}
+	a.publisher = newPublisher(o.File.RunDir, pacemakerNode{}, o.Log, a.able)
 	if a.clientScope = o.ClientScope; a.clientScope == nil {
 		a.clientScope = a
 	}

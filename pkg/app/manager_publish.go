@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -39,7 +40,8 @@ type published struct {
 
 // publisher tells the cluster manager, at once, what this node may do.
 type publisher struct {
-	app   *App
+	able  func() map[core.ServiceName]core.Able // of every service, now
+	log   *slog.Logger
 	to    attributes
 	path  string
 	again chan struct{} // 1
@@ -49,21 +51,20 @@ type publisher struct {
 	sent   map[string]string // what each attribute was set to last
 }
 
-func newPublisher(a *App, to attributes) (*publisher, error) {
+func newPublisher(runDir string, to attributes, log *slog.Logger, able func() map[core.ServiceName]core.Able) *publisher {
 	p := &publisher{
-		app: a, to: to, path: filepath.Join(a.file.RunDir, "ocf", "published.json"), again: make(chan struct{}, 1), sent: map[string]string{},
+		able: able, log: log, to: to, path: filepath.Join(runDir, "ocf", "published.json"), again: make(chan struct{}, 1),
 	}
 	text, err := os.ReadFile(p.path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return p, nil
-	}
 	if err == nil {
 		err = json.Unmarshal(text, &p.wanted)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("read what to publish: %w", err)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		p.wanted = published{}
+		log.Error("what to publish can't be read: nothing is, until the cluster manager's controller resource is restarted", "err", err)
 	}
-	return p, nil
+	p.suspect()
+	return p
 }
 
 // opPublish begins or ends publishing.
@@ -93,34 +94,53 @@ func (p *publisher) change(ask op.Publish) error {
 	default:
 		w.Promotions[ask.Service] = ask.Promotion
 	}
-	p.sent = map[string]string{} // what is there now may be another's
-	text, err := json.Marshal(w)
-	if err == nil {
-		err = os.MkdirAll(filepath.Dir(p.path), 0o700)
-	}
-	if err == nil {
-		err = os.WriteFile(p.path, text, 0o600)
-	}
-	if err != nil {
+	if err := p.note(w); err != nil {
 		return fmt.Errorf("note what to publish: %w", err)
 	}
 	left := p.wanted
 	p.wanted = w
+	p.suspect()
 	p.forget(left)
 	return nil
+}
+
+// note writes what is wanted as one: a daemon that ends half-way leaves the old or the new.
+func (p *publisher) note(w published) error {
+	text, err := json.Marshal(w)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(p.path), 0o700); err != nil {
+		return err
+	}
+	fresh := p.path + ".new"
+	if err := os.WriteFile(fresh, text, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(fresh, p.path)
+}
+
+// unknown is the value of an attribute that another may have set: an earlier daemon, or nobody.
+const unknown = "?"
+
+// suspect forgets what was set: a score that is wanted no longer is deleted even if this daemon never set it.
+func (p *publisher) suspect() {
+	p.sent = map[string]string{}
+	for _, attribute := range p.wanted.Promotions {
+		p.sent[attribute] = unknown
+	}
 }
 
 // forget marks what is published no longer for deletion.
 func (p *publisher) forget(left published) {
 	if left.Elections && !p.wanted.Elections {
-		state := p.app.replica.State()
-		for _, name := range state.ServiceNames() {
-			p.sent[electionAttribute(name)] = "?"
+		for name := range p.able() {
+			p.sent[electionAttribute(name)] = unknown
 		}
 	}
 	for name, attribute := range left.Promotions {
 		if p.wanted.Promotions[name] != attribute {
-			p.sent[attribute] = "?"
+			p.sent[attribute] = unknown
 		}
 	}
 }
@@ -129,7 +149,7 @@ func (p *publisher) forget(left published) {
 func (p *publisher) loop(ctx context.Context) {
 	for ctx.Err() == nil {
 		if err := p.push(ctx); err != nil && ctx.Err() == nil {
-			p.app.log.Warn("attributes are not published; trying again", "err", err)
+			p.log.Warn("attributes are not published; trying again", "err", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -173,8 +193,7 @@ func (p *publisher) push(ctx context.Context) error {
 // values are the attributes as they should be. A promotion score that is missing promotes nobody.
 func (p *publisher) values() map[string]string {
 	want := map[string]string{}
-	able := p.app.abilities.all(p.app.replica.State(), p.app.file.Name, p.app.instance)
-	for name, a := range able {
+	for name, a := range p.able() {
 		if p.wanted.Elections {
 			want[electionAttribute(name)] = strconv.Itoa(a.Score)
 		}

@@ -40,7 +40,7 @@ func (d *decider) fence(svc Service, reason string, asked bool) {
 	}
 	d.do(OrderFence{
 		Node: g.Node, Instance: g.Instance, Targets: d.settle(targets), Executor: d.v.Self, Reason: reason,
-		Heard: d.heardOf(g), Shoot: d.mayShoot(g.Node, g.Instance) && (asked || d.needsShot(targets)),
+		Heard: d.heardOf(g), Shoot: d.mayShoot(g.Node, g.Instance) && (asked || d.unasked() && d.needsShot(targets)),
 	})
 }
 
@@ -77,6 +77,12 @@ func (d *decider) settleLeases(f Fence) {
 	if len(over) > 0 {
 		d.do(SettleLease{Fence: f.ID, Services: over})
 	}
+}
+
+// unasked reports whether power-off may be ordered that nobody asked for. Where Pacemaker manages the cluster its own
+// side must have quorum as well: else the other one may be about to shoot.
+func (d *decider) unasked() bool {
+	return !d.s.managed() || (d.v.CorosyncQuorate != nil && *d.v.CorosyncQuorate)
 }
 
 // needsShot reports whether some target's policy could not be met without power-off. What is contained needs
@@ -203,7 +209,7 @@ func (d *decider) assign(f Fence) {
 	}
 	d.do(AssignFence{
 		Fence: f.ID, Attempt: f.Attempt, Executor: executors[f.Attempt%len(executors)], Targets: d.settle(targets),
-		Shoot: d.mayShoot(f.Node, f.Instance) && (f.Whole || d.worthShot(f, targets)),
+		Shoot: d.mayShoot(f.Node, f.Instance) && (f.Whole || d.unasked() && d.worthShot(f, targets)),
 	})
 }
 
