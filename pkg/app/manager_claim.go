@@ -10,6 +10,7 @@ import (
 	"github.com/keepone-ha/keepone/pkg/api"
 	"github.com/keepone-ha/keepone/pkg/core"
 	"github.com/keepone-ha/keepone/pkg/op"
+	"github.com/keepone-ha/keepone/pkg/release"
 )
 
 // claims is what a cluster manager's agents wait for on this node. Each lasts as long as its caller does.
@@ -84,26 +85,27 @@ func (a *App) opClaim(ctx context.Context, _ api.Caller, body json.RawMessage, s
 	if err := json.Unmarshal(body, &ask); err != nil {
 		return nil, api.Refuse("read request: %v", err)
 	}
-	if err := a.mayClaim(ask); err != nil {
+	if err := mayClaim(a.replica.State().Spec, ask); err != nil {
 		return nil, err
 	}
 	began := time.Now()
-	_, news := a.waitingFor(a.replica.State(), ask)
-	failed := news.failures
+	failed := lastFailure(a.replica.State(), ask.Service, a.file.Name).ID
 	withdraw := a.claims.add(ask.Service, ask.Stage)
 	defer func() { withdraw(); nudge(a.reportNow) }()
 	nudge(a.reportNow)
 	told := ""
 	for {
 		state, changed := a.replica.Watch()
-		done, news := a.waitingFor(state, ask)
+		met, text := a.waitingFor(state, ask)
+		failure := lastFailure(state, ask.Service, a.file.Name)
 		switch {
-		case done != nil:
-			return *done, nil
-		case news.failures > failed:
-			return nil, api.Refuse("%s", news.text) // the cluster manager decides where it is tried next
-		case news.text != told:
-			told = news.text
+		case met:
+			g := state.Services[ask.Service].Grant
+			return op.Claimed{Epoch: g.Epoch, Stage: g.Stage, Device: a.device(ask.Service)}, nil
+		case failure.ID > failed:
+			return nil, api.Refuse("%s", failure.Reason) // the cluster manager decides where it is tried next
+		case text != told:
+			told = text
 			if err := send(op.Progress{After: time.Since(began), Text: told}); err != nil {
 				return nil, err
 			}
@@ -118,13 +120,11 @@ func (a *App) opClaim(ctx context.Context, _ api.Caller, body json.RawMessage, s
 }
 
 // mayClaim refuses what waiting can't mend.
-func (a *App) mayClaim(ask op.Claim) error {
-	state := a.replica.State()
-	spec := state.Spec.Service(ask.Service)
+func mayClaim(spec core.Spec, ask op.Claim) error {
 	switch {
-	case state.Spec.Manager != core.ManagerPacemaker:
-		return api.Refuse(`the cluster document says manager = %q: services start by grants alone; see docs/pacemaker.md to change it`, state.Spec.Manager)
-	case spec == nil:
+	case spec.Manager != core.ManagerPacemaker:
+		return api.Refuse(`the cluster document says manager = %q: services start by grants alone; see docs/pacemaker.md to change it`, spec.Manager)
+	case spec.Service(ask.Service) == nil:
 		return api.Refuse("the cluster document has no service %q", ask.Service)
 	case ask.Stage != core.StageRunning && ask.Stage != core.StagePromoted:
 		return api.Refuse("no stage %q: agent and daemon are of different versions", ask.Stage)
@@ -132,34 +132,40 @@ func (a *App) mayClaim(ask op.Claim) error {
 	return nil
 }
 
-// news is how a claim stands.
-type news struct {
-	text     string
-	failures uint64 // id of the service's newest failure on this node
-}
-
 // waitingFor says whether the claim is met, and if not what it waits for.
-func (a *App) waitingFor(state core.State, ask op.Claim) (*op.Claimed, news) {
+func (a *App) waitingFor(state core.State, ask op.Claim) (met bool, text string) {
 	svc := state.Services[ask.Service]
-	failed := lastFailure(state, ask.Service, a.file.Name)
-	n := news{failures: failed.ID}
 	g := svc.Grant
 	switch {
+	case g == nil && state.Maintenance.On:
+		return false, "waiting for the grant: maintenance: nothing is granted until it ends"
 	case g == nil && svc.Blocked != "":
-		n.text = "waiting for the grant: " + svc.Blocked
+		return false, "waiting for the grant: " + svc.Blocked
 	case g == nil:
-		n.text = "waiting for the grant"
+		return false, "waiting for the grant"
 	case g.Node != a.file.Name || g.Instance != a.instance:
-		n.text = fmt.Sprintf("waiting for the grant: %s still has it (%s)", g.Node, g.Phase)
-	case g.Phase == core.PhaseRunning, g.Phase == core.PhasePromoted && ask.Stage == core.StagePromoted:
-		return &op.Claimed{Epoch: g.Epoch, Stage: g.Stage, Device: a.device(ask.Service)}, n
-	default:
-		n.text = fmt.Sprintf("granted at epoch %d, %s", g.Epoch, g.Phase)
+		return false, fmt.Sprintf("waiting for the grant: %s still has it (%s)", g.Node, g.Phase)
+	case g.Phase != core.PhaseRunning && (g.Phase != core.PhasePromoted || ask.Stage != core.StagePromoted):
+		return false, fmt.Sprintf("granted at epoch %d, %s", g.Epoch, g.Phase)
 	}
-	if failed.Reason != "" && g == nil {
-		n.text = failed.Reason
+	if !a.stands(*g, ask) {
+		return false, fmt.Sprintf("waiting for the end of what was stopped here at epoch %d", g.Epoch)
 	}
-	return nil, n
+	return true, ""
+}
+
+// stands reports whether what the claim asks for is still here: a stop needs no daemon, and a start may come right after
+// it, before State has heard that the grant has ended (I7).
+func (a *App) stands(g core.Grant, ask op.Claim) bool {
+	record, err := release.Load(a.file.RunDir, ask.Service)
+	if err != nil || record.Epoch != g.Epoch || record.Instance != g.Instance || record.Marks.Vacated || record.Marks.Dirty {
+		return false
+	}
+	if g.Staged && ask.Stage == core.StagePromoted {
+		return true // whether or not its container was stopped
+	}
+	buried, _, err := release.Buried(a.file.RunDir, ask.Service, record.Epoch, record.Attempt)
+	return err == nil && !buried && record.Attempt == g.Run
 }
 
 // lastFailure is the newest event that tells of the service's failure on the node.

@@ -32,7 +32,7 @@ const (
 type managerWatch struct {
 	watch      func() (core.State, <-chan struct{}) // of the replica
 	leads      func() bool
-	changed    func()                               // corosyncQuorate is another one
+	changed    func() // corosyncQuorate is another one
 	clock      func() boottime.Time
 	readQuorum func(context.Context) (corosync.Quorum, error)
 	readStatus func(context.Context) (pacemaker.Status, error)
