@@ -1,0 +1,387 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/keepone-ha/keepone/pkg/boottime"
+	"github.com/keepone-ha/keepone/pkg/config"
+	"github.com/keepone-ha/keepone/pkg/core"
+	"github.com/keepone-ha/keepone/pkg/op"
+	"github.com/keepone-ha/keepone/pkg/release"
+)
+
+func TestClaims(t *testing.T) {
+	c := newClaims()
+	closed := func(changed <-chan struct{}) bool {
+		select {
+		case <-changed:
+			return true
+		default:
+			return false
+		}
+	}
+	is, changed := c.Claimed("one")
+	if is || closed(changed) || c.all() != nil {
+		t.Error("claimed from the start")
+	}
+	first := c.add("one", core.StagePromoted)
+	if is, _ := c.Claimed("one"); !is || !closed(changed) {
+		t.Error("a claim is not told")
+	}
+	second, third, other := c.add("one", core.StageRunning), c.add("one", core.StagePromoted), c.add("two", core.StagePromoted)
+	want := func(all map[core.ServiceName]core.Stage) {
+		t.Helper()
+		if got := c.all(); !maps.Equal(got, all) {
+			t.Errorf("%v, want %v", got, all)
+		}
+	}
+	want(map[core.ServiceName]core.Stage{"one": core.StageRunning, "two": core.StagePromoted})
+	second()
+	want(map[core.ServiceName]core.Stage{"one": core.StagePromoted, "two": core.StagePromoted})
+	other()
+	first()
+	if is, changed = c.Claimed("one"); !is || closed(changed) {
+		t.Error("one of two left, and none is")
+	}
+	third()
+	if is, _ := c.Claimed("one"); is || !closed(changed) || c.all() != nil {
+		t.Error("all left, and one is")
+	}
+}
+
+func TestMayClaim(t *testing.T) {
+	spec := core.Spec{Manager: core.ManagerPacemaker, Services: []core.ServiceSpec{{Name: "one"}}}
+	for ask, words := range map[op.Claim]string{
+		{Service: "one"}: "",
+		{Service: "one", Stage: core.StagePromoted}: "",
+		{Service: "two"}:                   `no service "two"`,
+		{Service: "one", Stage: "dancing"}: "different versions",
+	} {
+		if err := mayClaim(spec, ask); (err == nil) != (words == "") || err != nil && !strings.Contains(err.Error(), words) {
+			t.Errorf("%+v: %v", ask, err)
+		}
+	}
+	spec.Manager = core.ManagerKeepone
+	if err := mayClaim(spec, op.Claim{Service: "one"}); err == nil || !strings.Contains(err.Error(), `manager = "keepone"`) {
+		t.Errorf("without a cluster manager: %v", err)
+	}
+}
+
+// standing is a node a (a1) with a record of what is here.
+func standing(t *testing.T, rec *release.Record) *App {
+	t.Helper()
+	a := &App{file: config.NodeFile{Name: "a", RunDir: t.TempDir()}, instance: "boot/a1"}
+	if rec != nil {
+		if err := rec.Save(a.file.RunDir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return a
+}
+
+func TestWaitingFor(t *testing.T) {
+	grant := func(phase core.Phase) *core.Grant {
+		return &core.Grant{Node: "a", Instance: "boot/a1", Epoch: 5, Run: 1, Phase: phase}
+	}
+	for name, c := range map[string]struct {
+		svc  core.Service
+		on   bool // maintenance
+		text string
+	}{
+		"no grant":       {core.Service{}, false, "waiting for the grant"},
+		"blocked":        {core.Service{Blocked: "a: standby"}, false, "waiting for the grant: a: standby"},
+		"in maintenance": {core.Service{Blocked: "a: standby"}, true, "waiting for the grant: maintenance: nothing is granted until it ends"},
+		"another's":      {core.Service{Grant: &core.Grant{Node: "b", Instance: "boot/b1", Phase: core.PhaseRunning}}, false, "waiting for the grant: b still has it (running)"},
+		"another life's": {core.Service{Grant: &core.Grant{Node: "a", Instance: "boot/a0", Phase: core.PhaseRunning}}, false, "waiting for the grant: a still has it (running)"},
+		"starting":       {core.Service{Grant: grant(core.PhaseStarting)}, false, "granted at epoch 5, starting"},
+		"promoted":       {core.Service{Grant: grant(core.PhasePromoted)}, false, "granted at epoch 5, promoted"},
+		"releasing":      {core.Service{Grant: grant(core.PhaseReleasing)}, false, "granted at epoch 5, releasing"},
+		"not here":       {core.Service{Grant: grant(core.PhaseRunning)}, false, "waiting for the end of what was stopped here at epoch 5"},
+	} {
+		a := standing(t, nil)
+		s := core.State{
+			Services:    map[core.ServiceName]core.Service{"one": c.svc},
+			Maintenance: core.Maintenance{On: c.on},
+			// A failure of long ago says nothing of what is waited for now.
+			History: []core.Event{{ID: 7, Kind: core.EventFailed, Service: "one", Node: "a", Reason: "of long ago"}},
+		}
+		if met, text := a.waitingFor(s, op.Claim{Service: "one"}); met || text != c.text {
+			t.Errorf("%s: met %t, %q", name, met, text)
+		}
+	}
+}
+
+// TestStands: State still has the grant for up, and a stop has ended it here already: a start right after the stop must
+// not be called done (I7).
+func TestStands(t *testing.T) {
+	mark := func(kinds ...release.MarkKind) func(*testing.T, string) {
+		return func(t *testing.T, run string) {
+			t.Helper()
+			if err := release.Tombstone(run, "one", 5, 2, "stopped"); err != nil {
+				t.Fatal(err)
+			}
+			for _, kind := range kinds {
+				if err := release.Mark(run, "one", 5, 2, kind, "stopped"); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	ended := mark(release.MarkContained)
+	for name, c := range map[string]struct {
+		phase  core.Phase
+		staged bool
+		stage  core.Stage
+		change func(*release.Record)
+		then   func(*testing.T, string)
+		met    bool
+	}{
+		"runs":                              {phase: core.PhaseRunning, met: true},
+		"runs, raised":                      {phase: core.PhaseRunning, staged: true, met: true},
+		"runs, its volume is asked for":     {phase: core.PhaseRunning, staged: true, stage: core.StagePromoted, met: true},
+		"promoted":                          {phase: core.PhasePromoted, staged: true, stage: core.StagePromoted, met: true},
+		"an older run":                      {phase: core.PhaseRunning, change: func(r *release.Record) { r.Attempt = 1 }},
+		"an older epoch":                    {phase: core.PhaseRunning, change: func(r *release.Record) { r.Epoch = 4 }},
+		"another life":                      {phase: core.PhaseRunning, change: func(r *release.Record) { r.Instance = "boot/a0" }},
+		"being stopped":                     {phase: core.PhaseRunning, then: mark()},
+		"being stopped, volume asked":       {phase: core.PhaseRunning, stage: core.StagePromoted, then: mark()},
+		"stopped":                           {phase: core.PhaseRunning, then: mark(release.MarkVacated)},
+		"container stopped":                 {phase: core.PhaseRunning, staged: true, then: ended},
+		"container stopped, volume":         {phase: core.PhaseRunning, staged: true, stage: core.StagePromoted, then: ended, met: true},
+		"promoted again":                    {phase: core.PhasePromoted, staged: true, stage: core.StagePromoted, then: ended, met: true},
+		"promoted, stopped":                 {phase: core.PhasePromoted, staged: true, stage: core.StagePromoted, then: mark(release.MarkVacated)},
+		"promoted, not cleanly stopped":     {phase: core.PhasePromoted, staged: true, stage: core.StagePromoted, then: mark(release.MarkDirty)},
+		"raised, volume stopped too":        {phase: core.PhaseRunning, staged: true, stage: core.StagePromoted, then: mark(release.MarkVacated)},
+		"promoted, container is waited for": {phase: core.PhasePromoted, staged: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rec := release.Record{Service: "one", Epoch: 5, Instance: "boot/a1", Attempt: 2}
+			if c.change != nil {
+				c.change(&rec)
+			}
+			a := standing(t, &rec)
+			if c.then != nil {
+				c.then(t, a.file.RunDir)
+			}
+			g := &core.Grant{Node: "a", Instance: "boot/a1", Epoch: 5, Run: 2, Phase: c.phase, Staged: c.staged}
+			s := core.State{Services: map[core.ServiceName]core.Service{"one": {Grant: g}}}
+			if met, text := a.waitingFor(s, op.Claim{Service: "one", Stage: c.stage}); met != c.met || met == (text != "") {
+				t.Errorf("met %t, %q", met, text)
+			}
+		})
+	}
+}
+
+func TestAbilities(t *testing.T) {
+	held := &core.Grant{Node: "a", Instance: "boot/a1", Epoch: 5, Phase: core.PhaseRunning}
+	leaving := &core.Grant{Node: "a", Instance: "boot/a1", Epoch: 5, Phase: core.PhaseReleasing}
+	earlier := &core.Grant{Node: "a", Instance: "boot/a0", Epoch: 5, Phase: core.PhaseRunning}
+	var may, best, no core.Able
+	may.OK, may.Score, best.OK, best.Score, no.Reason = true, 90, true, 1000, "no cap"
+	for name, c := range map[string]struct {
+		grant   *core.Grant
+		verdict *core.Able
+		stale   bool
+		score   int
+		reason  string
+	}{
+		"by the leader's word":              {nil, &may, false, 90, ""},
+		"not by the leader's word":          {nil, &no, false, 0, "no cap"},
+		"no word yet":                       {nil, nil, false, 0, "no leader"},
+		"an old word":                       {nil, &may, true, 0, "no leader"},
+		"holds, by the leader's word":       {held, &best, false, 1000, ""},
+		"holds, no word yet":                {held, nil, false, 1000, ""}, // a restarted daemon
+		"holds, an old word":                {held, &best, true, 1000, ""},
+		"holds, an old word from before it": {held, &no, true, 1000, ""},
+		"releases, no word yet":             {leaving, nil, false, 0, "releasing"},
+		"an earlier life held, no word yet": {earlier, nil, false, 0, "no leader"},
+		"holds, and the leader says not":    {held, &no, false, 0, "no cap"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			told := 0
+			s := &abilities{changed: func() { told++ }}
+			if c.verdict != nil {
+				for range 2 {
+					s.set(map[core.ServiceName]core.Able{"one": *c.verdict})
+				}
+				s.set(nil) // of one who does not lead yet
+				if told != 1 {
+					t.Errorf("told %d times", told)
+				}
+			}
+			if c.stale {
+				s.at = boottime.Now().Add(-outOfTouch - 1)
+			}
+			state := core.State{
+				Spec:     core.Spec{Services: []core.ServiceSpec{{Name: "one"}}},
+				Nodes:    map[core.NodeName]core.Node{"a": {Name: "a", Instance: "boot/a1"}},
+				Services: map[core.ServiceName]core.Service{"one": {Name: "one", Grant: c.grant}},
+			}
+			got := s.all(state, "a", "boot/a1")["one"]
+			if got.Score != c.score || got.OK != (c.score > 0) || got.OK == (got.Reason != "") || !strings.Contains(got.Reason, c.reason) {
+				t.Errorf("%+v", got)
+			}
+		})
+	}
+}
+
+// crib is a cluster manager's attributes as a fake.
+type crib struct {
+	values map[string]string
+	did    []string
+	away   error
+}
+
+func (c *crib) Set(_ context.Context, name, value string) error {
+	c.did = append(c.did, name+"="+value)
+	if c.away == nil {
+		c.values[name] = value
+	}
+	return c.away
+}
+
+func (c *crib) Delete(_ context.Context, name string) error {
+	c.did = append(c.did, name+" gone")
+	if c.away == nil {
+		delete(c.values, name)
+	}
+	return c.away
+}
+
+// did returns what was done since the last call, sorted.
+func (c *crib) since() []string {
+	did := slices.Sorted(slices.Values(c.did))
+	c.did = nil
+	return did
+}
+
+// press is a publisher with its fake.
+type press struct {
+	t    *testing.T
+	run  string
+	crib *crib
+	able map[core.ServiceName]core.Able
+	p    *publisher
+}
+
+func newPress(t *testing.T) *press {
+	t.Helper()
+	pr := &press{t: t, run: t.TempDir(), crib: &crib{values: map[string]string{}}}
+	pr.able = map[core.ServiceName]core.Able{"one": {OK: true, Score: 100}, "two": {Reason: "no cap"}}
+	pr.restart()
+	return pr
+}
+
+// restart is a new daemon on the same node.
+func (pr *press) restart() {
+	pr.p = newPublisher(pr.run, pr.crib, slog.New(slog.DiscardHandler), func() map[core.ServiceName]core.Able { return pr.able })
+}
+
+func (pr *press) ask(asked ...op.Publish) {
+	pr.t.Helper()
+	for _, ask := range asked {
+		if err := pr.p.change(ask); err != nil {
+			pr.t.Fatal(err)
+		}
+	}
+}
+
+// pushes lets it push, and compares what that did.
+func (pr *press) pushes(did ...string) {
+	pr.t.Helper()
+	err := pr.p.push(pr.t.Context())
+	if (err == nil) != (pr.crib.away == nil) {
+		pr.t.Errorf("push: %v", err)
+	}
+	if got := pr.crib.since(); !slices.Equal(got, did) {
+		pr.t.Errorf("did %q, want %q", got, did)
+	}
+}
+
+var (
+	elections = op.Publish{}
+	promotion = op.Publish{Service: "one", Promotion: "master-one"}
+)
+
+func TestPublish(t *testing.T) {
+	pr := newPress(t)
+	pr.pushes() // unasked, nothing
+	pr.ask(elections)
+	pr.pushes("keepone-one=100", "keepone-two=0")
+	pr.pushes()
+	pr.able["one"] = core.Able{OK: true, Score: 1000}
+	pr.pushes("keepone-one=1000") // only what changed
+	pr.ask(promotion)
+	pr.pushes("keepone-one=1000", "keepone-two=0", "master-one=1000") // who asks may have found them wiped
+	pr.able["one"] = core.Able{Reason: "being fenced"}
+	pr.pushes("keepone-one=0", "master-one gone") // a score that is missing promotes nobody
+	pr.able["one"] = core.Able{OK: true, Score: 90}
+	pr.pushes("keepone-one=90", "master-one=90")
+	delete(pr.able, "two")
+	pr.pushes("keepone-two gone") // no longer in the cluster document
+	pr.ask(op.Publish{Service: "one", Off: true})
+	pr.pushes("keepone-one=90", "master-one gone")
+	pr.ask(op.Publish{Off: true})
+	pr.pushes("keepone-one gone")
+	pr.pushes()
+}
+
+func TestPublishRetries(t *testing.T) {
+	pr := newPress(t)
+	pr.ask(elections, promotion)
+	pr.crib.away = errors.New("no quorum")
+	all := []string{"keepone-one=100", "keepone-two=0", "master-one=100"}
+	pr.pushes(all...)
+	pr.pushes(all...)
+	pr.crib.away = nil
+	pr.pushes(all...)
+	pr.crib.away = errors.New("no quorum")
+	pr.ask(op.Publish{Service: "one", Off: true})
+	pr.pushes("keepone-one=100", "keepone-two=0", "master-one gone")
+	pr.crib.away = nil
+	pr.pushes("keepone-one=100", "keepone-two=0", "master-one gone")
+	pr.pushes()
+}
+
+// TestPublishRestart: the next daemon goes on, and takes away a score of the last one's that it would not give.
+func TestPublishRestart(t *testing.T) {
+	pr := newPress(t)
+	pr.ask(elections, promotion)
+	pr.pushes("keepone-one=100", "keepone-two=0", "master-one=100")
+	pr.restart()
+	pr.pushes("keepone-one=100", "keepone-two=0", "master-one=100")
+	pr.able["one"] = core.Able{Reason: "no cap"}
+	pr.restart()
+	pr.pushes("keepone-one=0", "keepone-two=0", "master-one gone")
+	if _, ok := pr.crib.values["master-one"]; ok {
+		t.Error("the score of before the restart promotes")
+	}
+}
+
+// TestPublishDamaged: a file that can't be read must not keep the daemon from its other work, nor stay.
+func TestPublishDamaged(t *testing.T) {
+	pr := newPress(t)
+	pr.ask(elections)
+	path := filepath.Join(pr.run, "ocf", "published.json")
+	if err := os.WriteFile(path, []byte(`{"Elections":tr`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	pr.restart()
+	pr.pushes()
+	pr.ask(elections)
+	pr.pushes("keepone-one=100", "keepone-two=0")
+	pr.restart()
+	pr.pushes("keepone-one=100", "keepone-two=0")
+	left, err := os.ReadDir(filepath.Dir(path))
+	if err != nil || len(left) != 1 {
+		t.Errorf("left %v, %v", left, err)
+	}
+}
