@@ -214,7 +214,6 @@ var (
 	raise   = Raise{Service: "one", Epoch: 2, Run: 1}
 	raised  = Started{Service: "one", Epoch: 2, Instance: "c1", Run: 2}
 	fell    = RunFailed{Service: "one", Epoch: 2, Instance: "c1", Run: 2}
-	lowered = Promoted{Service: "one", Epoch: 2, Instance: "c1", Run: 2}
 )
 
 func TestStages(t *testing.T) {
