@@ -15,6 +15,7 @@ GOFILES = $(shell git ls-files -co --exclude-standard '*.go')
 
 N ?= 3
 CASE ?=
+MANAGER ?= keepone
 RUNS ?= 10
 BASELINE ?= 3
 
@@ -58,8 +59,8 @@ demo: build ## a three-node cluster loses its holder, and the front-end answers 
 bench: build ## measure, and the stock stack beside it; CASE=name RUNS=n BASELINE=n (0: no stock stack)
 	@build/keepone-lab bench -bin build -json build/bench.json -case '$(CASE)' -runs $(RUNS) -baseline $(BASELINE)
 
-lab: build ## keep a cluster of N=3 nodes up for a person
-	@build/keepone-lab cluster -bin build -n $(N)
+lab: build ## keep a cluster of N=3 nodes up for a person; MANAGER=pacemaker has corosync and Pacemaker order it
+	@build/keepone-lab cluster -bin build -n $(N) -manager $(MANAGER)
 
 clean: ## remove what was built
 	rm -rf build

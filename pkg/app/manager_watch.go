@@ -22,6 +22,8 @@ const (
 	statusEvery = 10 * time.Second
 	// managerGap bounds the pace while one change follows another.
 	managerGap = 500 * time.Millisecond
+	// factsPatience is how long a status waits for Pacemaker.
+	factsPatience = 500 * time.Millisecond
 	// quorateFresh is how long an answer of corosync counts: two readings may fail or be late. Beyond it corosyncQuorate
 	// is not known, and nobody is shot for what was once so.
 	quorateFresh = 5 * time.Second
@@ -143,6 +145,26 @@ func (w *managerWatch) takeStatus(ctx context.Context) {
 	}
 }
 
+// refresh reads what has become old, within factsPatience.
+func (w *managerWatch) refresh() {
+	w.mu.Lock()
+	fresh := w.status.at != 0 && w.clock().Sub(w.status.at) < managerGap
+	w.mu.Unlock()
+	if fresh {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), factsPatience)
+	defer cancel()
+	asked := w.clock()
+	s, err := w.readStatus(ctx)
+	if err != nil {
+		return // a problem is for poll to tell, which has more patience
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.status = reading[pacemaker.Status]{value: s, at: asked}
+}
+
 // corosyncQuorate is what corosync last said; nil: it is not used here, or did not answer lately.
 func (w *managerWatch) corosyncQuorate() *bool {
 	w.mu.Lock()
@@ -154,11 +176,13 @@ func (w *managerWatch) corosyncQuorate() *bool {
 	return &quorate
 }
 
-// facts are for a status; nil where Pacemaker does not manage the cluster.
+// facts are for a status; nil where Pacemaker does not manage the cluster. Whoever asks sees what is so now, if
+// Pacemaker answers soon.
 func (w *managerWatch) facts(spec core.Spec) *op.Pacemaker {
 	if spec.Manager != core.ManagerPacemaker {
 		return nil
 	}
+	w.refresh()
 	quorate := w.corosyncQuorate()
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -171,9 +195,6 @@ func (w *managerWatch) facts(spec core.Spec) *op.Pacemaker {
 	}
 	if w.status.err != nil {
 		f.Problem = w.status.err.Error()
-	}
-	if w.status.at == 0 || w.clock().Sub(w.status.at) > statusEvery {
-		w.look() // for whoever asks next
 	}
 	if w.status.at != 0 {
 		f.Age = w.clock().Sub(w.status.at)

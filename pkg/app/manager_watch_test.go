@@ -153,6 +153,7 @@ func captured(t *testing.T) pacemaker.Status {
 func TestManagerFacts(t *testing.T) {
 	m := newManaged(core.ManagerPacemaker)
 	spec := core.Spec{Manager: core.ManagerPacemaker, Services: []core.ServiceSpec{{Name: "one"}}}
+	m.readStatus = func(context.Context) (pacemaker.Status, error) { return pacemaker.Status{}, pacemaker.ErrNotRunning }
 	if f := m.facts(spec); f == nil || f.Age >= 0 || f.Corosync != nil {
 		t.Errorf("before any answer: %+v", f)
 	}

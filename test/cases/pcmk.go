@@ -24,7 +24,7 @@ const (
 )
 
 // recommended are the totem settings that `keepone pacemaker setup` prints for the lab's timing.
-const recommended = "token: 1000\ntoken_coefficient: 0"
+const recommended = "token: 1000\ntoken_coefficient: 0\nconsensus: 1200"
 
 // managedLimit bounds a case: two clusters form, and Pacemaker takes its time.
 const managedLimit = 4 * time.Minute

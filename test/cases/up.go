@@ -9,7 +9,22 @@ import (
 )
 
 func init() {
-	lab.Handle(lab.Command{Name: "cluster", Help: "cluster [-n 3] [-spread]: form a cluster and keep it up until ctrl-C", Inside: keepCluster})
+	lab.Handle(lab.Command{Name: "cluster", Help: "cluster [-n 3] [-spread] [-manager keepone|pacemaker]: form a cluster and keep it up until ctrl-C", Inside: keepCluster})
+}
+
+// formUnder makes the cluster under a manager.
+func formUnder(ctx context.Context, l *lab.Lab, manager string) (*cluster, error) {
+	switch manager {
+	case "keepone":
+		return form(ctx, l)
+	case "pacemaker":
+		m, err := formManaged(ctx, l, managedKind{style: stylePromotable})
+		if err != nil {
+			return nil, err
+		}
+		return m.cluster, nil
+	}
+	return nil, fmt.Errorf("%w: no manager %q: keepone or pacemaker", lab.ErrUsage, manager)
 }
 
 // keepCluster is `make lab`: a formed cluster for a person.
@@ -18,6 +33,7 @@ func keepCluster(ctx context.Context, room *lab.Room, args []string) error {
 	flags.SetOutput(room.Stdio.Err)
 	nodes := flags.Int("n", 3, "number of nodes")
 	spread := flags.Bool("spread", false, "a mon and an OSD in each of the first three nodes")
+	manager := flags.String("manager", "keepone", "keepone or pacemaker")
 	if err := flags.Parse(args); err != nil {
 		return fmt.Errorf("%w: %w", lab.ErrUsage, err)
 	}
@@ -26,7 +42,7 @@ func keepCluster(ctx context.Context, room *lab.Room, args []string) error {
 		return err
 	}
 	defer func() { _ = l.Down(context.WithoutCancel(ctx)) }()
-	c, err := form(ctx, l)
+	c, err := formUnder(ctx, l, *manager)
 	if err != nil {
 		return err
 	}
