@@ -100,7 +100,7 @@ func imageLocked(ctx context.Context, c *cluster) error {
 func (c *cluster) lockByStranger(ctx context.Context) (*exec.Cmd, error) {
 	conf := filepath.Join(c.Work, "ceph", "ceph.conf")
 	cmd := exec.CommandContext(ctx, "rbd", "-c", conf, "bench", image, "--io-type", "write", "--io-pattern", "seq",
-		"--io-threads", "1", "--io-size", "1", "--io-total", "1000", "--rbd-cache=false")
+		"--io-threads", "1", "--io-size", "1", "--io-total", "1000", "--rbd-cache=false", "--rbd-qos-iops-limit=20") // not done before it is stopped
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start stranger: %w", err)
 	}
