@@ -95,7 +95,12 @@ func (b builder) nodeProblems(node Node, s Status) []Problem {
 	case core.LifeNew:
 		add("it has joined but was never heard", "start keepone there: systemctl start keepone-guard keeponed")
 	case core.LifeSuspect, core.LifeDown:
-		add(fmt.Sprintf("no heartbeat for %s", duration(node.Silent)), "look at its power, its links and its console")
+		text, next := fmt.Sprintf("no heartbeat for %s", duration(node.Silent)), "look at its power, its links and its console"
+		if b.cutOffAlone(node) {
+			text += "; its storage clients are cut off, its power was not seen off: it may still answer for addresses that are elsewhere now"
+			next += "; if it hangs: keepone fence " + node.Name
+		}
+		add(text, next)
 	case core.LifeFenced:
 		add("it is fenced: "+node.Reason, "mend it and power it on; it comes back by itself")
 	case core.LifeOnline:
@@ -105,6 +110,17 @@ func (b builder) nodeProblems(node Node, s Status) []Problem {
 		add("its BMC can't be used to fence it: "+node.BMC, "mend it: if "+node.Name+" is lost, less can be proven")
 	}
 	return list
+}
+
+// cutOffAlone reports whether the node's storage clients were cut off, and nothing proves that the node itself is off.
+func (b builder) cutOffAlone(node Node) bool {
+	instance := b.state.Nodes[core.NodeName(node.Name)].Instance
+	if _, off := b.state.NodeProof(instance); off {
+		return false
+	}
+	return slices.ContainsFunc(b.state.Fences, func(f core.Fence) bool {
+		return f.Instance == instance && slices.ContainsFunc(f.Proofs, func(p core.Proof) bool { return p.Kind == core.ProofStorage })
+	})
 }
 
 // onlineProblems looks at a node that is heard.

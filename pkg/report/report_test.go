@@ -92,6 +92,22 @@ func lost() op.Look {
 	return look
 }
 
+// A lost holder that may still have power is told apart: its kernel may go on answering for the service's addresses.
+func TestCutOffAlone(t *testing.T) {
+	for kind, want := range map[core.ProofKind]bool{core.ProofStorage: true, core.ProofBMCOff: false, "": false} {
+		look := lost()
+		f := &look.State.Fences[0]
+		f.State = core.FenceConfirmed
+		if kind != "" {
+			f.Proofs = []core.Proof{{Kind: core.ProofStorage, Instance: f.Instance}, {Kind: kind, Instance: f.Instance}}
+		}
+		told := slices.ContainsFunc(Build(look).Problems, func(p Problem) bool { return strings.Contains(p.Next, "keepone fence a") })
+		if told != want {
+			t.Errorf("proof %q: told %t, want %t", kind, told, want)
+		}
+	}
+}
+
 // full is the same cluster with a volume that has no room left, and a daemon of b that sends no report.
 func full() op.Look {
 	look := well()
