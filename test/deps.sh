@@ -5,7 +5,7 @@ packages=(
 	ceph-common ceph-mon ceph-osd librados-dev librbd-dev # real Ceph, and what go-ceph binds
 	lxc lxc-dev pkg-config gcc libc6-dev              # real LXC, and what go-lxc binds
 	openipmi ipmitool                                     # ipmi_sim, and a second opinion on it
-	libxml2-utils resource-agents                         # xmllint and ocf-tester, for the resource agents
+	libxml2-utils resource-agents strace                  # xmllint, ocf-tester and a count of forks, for the resource agents
 	busybox-static e2fsprogs iproute2 nftables xfsprogs   # containers, file systems and networks of the lab
 	corosync pacemaker pacemaker-cli-utils crmsh pcs      # the stock stack on the lab's nodes
 	resource-agents fence-agents kmod rbd-fuse            # its agents, and its block device without krbd

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,6 +30,9 @@ const recommended = "token: 1000\ntoken_coefficient: 0\nconsensus: 1200"
 // managedLimit bounds a case: two clusters form, and Pacemaker takes its time.
 const managedLimit = 4 * time.Minute
 
+// managedNeeds are needs and the agents.
+var managedNeeds = slices.Concat(needs, []string{"ocf/rbd", "ocf/container", "ocf/controller", "fence_keepone"})
+
 // managedKind says what a case's cluster is like.
 type managedKind struct {
 	style string
@@ -41,7 +45,7 @@ type managedKind struct {
 // addManaged registers a case that gets a formed cluster under Pacemaker.
 func addManaged(name string, k managedKind, run func(ctx context.Context, m *managed) error) {
 	lab.Register(lab.Case{
-		Name: "pcmk/" + name, Nodes: k.nodes, Limit: managedLimit, Needs: append(needs, "ocf/rbd", "ocf/container", "ocf/controller", "fence_keepone"),
+		Name: "pcmk/" + name, Nodes: k.nodes, Limit: managedLimit, Needs: managedNeeds,
 		Run: func(ctx context.Context, t *lab.T) error {
 			m, err := formManaged(ctx, t.Lab, k)
 			if err != nil {
@@ -54,22 +58,11 @@ func addManaged(name string, k managedKind, run func(ctx context.Context, m *man
 
 // formManaged makes the cluster by the operator's commands alone: keepone's, then what `keepone pacemaker setup` says.
 func formManaged(ctx context.Context, l *lab.Lab, k managedKind) (*managed, error) {
-	c, err := prepare(ctx, l, func(c *cluster) {
-		c.document = strings.Replace(c.document, `manager = "keepone"`, `manager = "pacemaker"`, 1)
-		if k.edit != nil {
-			k.edit(c)
-		}
-	})
+	c, err := foundManaged(ctx, l, k.edit)
 	if err != nil {
 		return nil, err
 	}
-	if err := c.createVolume(ctx); err != nil {
-		return nil, err
-	}
 	m := &managed{cluster: c, style: k.style}
-	if err := m.installAgents(); err != nil {
-		return nil, err
-	}
 	cib, err := m.setup(ctx, k)
 	if err != nil {
 		return nil, err
@@ -88,19 +81,36 @@ func formManaged(ctx context.Context, l *lab.Lab, k managedKind) (*managed, erro
 	return m, m.awaitManaged(ctx, formLimit)
 }
 
+// foundManaged makes keepone's own cluster, with a volume and the agents installed: nothing orders the service yet.
+func foundManaged(ctx context.Context, l *lab.Lab, change edit) (*cluster, error) {
+	c, err := prepare(ctx, l, func(c *cluster) {
+		c.document = strings.Replace(c.document, `manager = "keepone"`, `manager = "pacemaker"`, 1)
+		if change != nil {
+			change(c)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := c.createVolume(ctx); err != nil {
+		return nil, err
+	}
+	return c, c.installAgents()
+}
+
 // installAgents puts the agents where Pacemaker looks for them.
-func (m *managed) installAgents() error {
+func (c *cluster) installAgents() error {
 	for from, to := range map[string]string{
 		"ocf/rbd":        "/usr/lib/ocf/resource.d/keepone/rbd",
 		"ocf/container":  "/usr/lib/ocf/resource.d/keepone/container",
 		"ocf/controller": "/usr/lib/ocf/resource.d/keepone/controller",
 		"fence_keepone":  "/usr/sbin/fence_keepone",
 	} {
-		program, err := os.ReadFile(filepath.Join(m.BinDir, from))
+		program, err := os.ReadFile(filepath.Join(c.BinDir, from))
 		if err != nil {
 			return fmt.Errorf("read agent: %w", err)
 		}
-		if err := m.Install(to, program); err != nil {
+		if err := c.Install(to, program); err != nil {
 			return err
 		}
 	}
