@@ -19,45 +19,70 @@ func init() {
 
 // baseline is what the stock stack showed in one case.
 type baseline struct {
-	Values []float64
-	Never  bool // a run did not end within stockBound; no other was tried
+	Samples []sample
+	Never   bool   // a run did not end within stockBound; no other was tried
+	Words   string // what the stack is, and its timing
 }
 
-// addBaseline measures the stock stack in a room of its own and sets it against keepone's figure.
-func (m *measured) addBaseline(ctx context.Context, host *lab.Host, b benchCase, runs int) error {
+// measureStock measures the stock stack in a room of its own. No samples and not never: it was not asked.
+func measureStock(ctx context.Context, host *lab.Host, b benchCase, runs int) (baseline, error) {
+	var stock baseline
 	if b.stock == nil || runs <= 0 {
-		return nil
+		return stock, nil
 	}
 	text, err := inOwnRoom(ctx, host, "baseline-room", b.name, runs)
 	if err != nil {
-		return fmt.Errorf("baseline: %w", err)
+		return stock, err
 	}
-	var stock baseline
 	if err := json.Unmarshal(text, &stock); err != nil {
-		return fmt.Errorf("read baseline: %w", err)
+		return stock, fmt.Errorf("read baseline: %w", err)
 	}
-	m.compare(stock)
-	return nil
+	return stock, nil
 }
 
-// compare fills in the fields of a baseline.
-func (m *measured) compare(stock baseline) {
-	m.Baseline, m.BaselineRuns = stockWords, len(stock.Values)
-	if stock.Never {
-		m.Baseline, m.BaselineRuns = errNever.Error()+"; "+stockWords, len(stock.Values)+1
+// against sets a line against its baseline: the case's own, or another case's, as the file has it.
+func (f *benchFile) against(m *measured, line view, stock baseline) {
+	if line.stockOf == "" {
+		m.compare(line.phase, stock)
 		return
 	}
-	value := median(stock.Values)
-	m.BaselineMedian = &value
-	if m.Median > 0 {
-		ratio := value / m.Median
+	i := slices.IndexFunc(f.Cases, func(other measured) bool { return other.Name == line.stockOf })
+	if i >= 0 {
+		m.Baseline, m.BaselineRuns = f.Cases[i].Baseline, f.Cases[i].BaselineRuns
+		m.beside(f.Cases[i].BaselineMedian)
+	}
+}
+
+// compare fills in the fields of a baseline; phase is the line's.
+func (m *measured) compare(phase string, stock baseline) {
+	values := of(stock.Samples, phase)
+	switch {
+	case stock.Never:
+		m.Baseline, m.BaselineRuns = errNever.Error()+"; "+stock.Words, len(stock.Samples)+1
+	case len(values) > 0:
+		m.Baseline, m.BaselineRuns = stock.Words, len(values)
+		value := median(values)
+		m.beside(&value)
+	}
+}
+
+// beside fills in the baseline's figure, and what follows from it.
+func (m *measured) beside(value *float64) {
+	m.BaselineMedian = value
+	if value != nil && m.Median > 0 {
+		ratio := *value / m.Median
 		m.Ratio = &ratio
 	}
+	m.judge()
 }
 
 // against is the baseline's part of the line for a person.
 func (m measured) against() string {
 	switch {
+	case m.Ratio != nil && m.RatioMark > 0 && *m.Ratio < m.RatioMark:
+		return fmt.Sprintf("  stock %.2f %s, ratio %.1f, RATIO MARK %.1f MISSED", *m.BaselineMedian, m.Unit, *m.Ratio, m.RatioMark)
+	case m.Ratio != nil && m.RatioMark > 0:
+		return fmt.Sprintf("  stock %.2f %s, ratio %.1f, ratio mark %.1f met", *m.BaselineMedian, m.Unit, *m.Ratio, m.RatioMark)
 	case m.Ratio != nil:
 		return fmt.Sprintf("  stock %.2f %s, ratio %.1f", *m.BaselineMedian, m.Unit, *m.Ratio)
 	case m.BaselineMedian != nil:
@@ -114,13 +139,13 @@ func baselineRoom(ctx context.Context, room *lab.Room, args []string) error {
 		return err
 	}
 	defer func() { _ = l.Down(context.WithoutCancel(ctx)) }()
-	s, err := formStock(ctx, l)
+	s, err := formStock(ctx, l, b.stockTotem)
 	if err != nil {
 		return err
 	}
-	var result baseline
+	result := baseline{Words: stockWords(b.stockTotem)}
 	for run := range runs {
-		value, err := b.stock(ctx, s)
+		one, err := b.stock(ctx, s)
 		if errors.Is(err, errNever) {
 			result.Never = true
 			break
@@ -128,8 +153,11 @@ func baselineRoom(ctx context.Context, room *lab.Room, args []string) error {
 		if err != nil {
 			return fmt.Errorf("run %d: %w", run+1, err)
 		}
-		l.Logf("run %d: %.2f %s", run+1, value, b.unit)
-		result.Values = append(result.Values, value)
+		l.Logf("run %d: %.2f %s %v", run+1, one.Value, b.unit, one.Phases)
+		result.Samples = append(result.Samples, one)
+		if run+1 == runs {
+			break
+		}
 		if err := s.recover(ctx); err != nil {
 			return fmt.Errorf("after run %d: %w", run+1, err)
 		}

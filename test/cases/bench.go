@@ -1,6 +1,7 @@
 package cases
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -39,9 +40,9 @@ type measured struct {
 	BaselineMedian *float64           `json:"baseline_median"`
 	Ratio          *float64           `json:"ratio"`
 	Mark           mark               `json:"mark"`
+	RatioMark      float64            `json:"ratio_mark"`
 	Met            bool               `json:"met"`
 	Note           string             `json:"note,omitempty"`
-	Ceph           string             `json:"-"`
 }
 
 // benchFile is build/bench.json.
@@ -53,25 +54,44 @@ type benchFile struct {
 	Cases  []measured `json:"cases"`
 }
 
-// sample is one run: a figure, and where its time went.
+// sample is one run: a figure, and what it is made of.
 type sample struct {
-	value  float64
-	phases map[string]float64
+	Value  float64
+	Phases map[string]float64
 }
 
 // benchCase measures something again and again on one cluster.
 type benchCase struct {
-	name  string
-	unit  string
-	nodes int
-	opts  lab.Options
-	mark  mark
-	runs  int // 0: as asked
-	run   func(ctx context.Context, c *cluster) (sample, error)
-	stock func(ctx context.Context, s *stock) (float64, error) // the same of the stock stack; nil: it has no such thing
+	name       string
+	unit       string
+	nodes      int
+	opts       lab.Options
+	mark       mark
+	ratioMark  float64 // the baseline is to be this many times as much at least; 0: no mark
+	runs       int     // 0: as asked
+	run        func(ctx context.Context, c *cluster) (sample, error)
+	managed    *managedKind                                          // set: measured on a cluster under Pacemaker, by runManaged
+	runManaged func(ctx context.Context, m *managed) (sample, error) // instead of run
+	stock      func(ctx context.Context, s *stock) (sample, error)   // the same of the stock stack; nil: it has no such thing
+	stockTotem string                                                // of the stock stack's corosync; "": Debian's
+	views      []view
 }
 
-var benches = []benchCase{
+// view is one more line of the same runs.
+type view struct {
+	name      string
+	unit      string  // "": the case's
+	phase     string  // "": the whole
+	stockOf   string  // set: against the baseline of this case, which stands before it in the file
+	ratioMark float64 // as benchCase has it
+}
+
+// lines are the case's own and its views.
+func (b benchCase) lines() []view {
+	return append([]view{{name: b.name, ratioMark: b.ratioMark}}, b.views...)
+}
+
+var benches = append([]benchCase{
 	{name: "powercut-3", unit: "s", nodes: 3, mark: mark{2.5, 5}, run: lose(powerCut), stock: stockLose(powerCut)},
 	{name: "powercut-5", unit: "s", nodes: 5, mark: mark{2.5, 5}, run: lose(powerCut), stock: stockLose(powerCut)},
 	{name: "powercut-leader-is-holder", unit: "s", nodes: 3, mark: mark{3.5, 7}, run: loseLeadingHolder},
@@ -85,7 +105,7 @@ var benches = []benchCase{
 	{name: "idle-cpu-guard", unit: "% of a core", nodes: 3, mark: mark{1, 1}, runs: 1, run: idle("keepone-guard", cpuShare)},
 	{name: "idle-rss-daemon", unit: "MB", nodes: 3, mark: mark{80, 80}, runs: 1, run: idle("keeponed", residentMB)},
 	{name: "idle-rss-guard", unit: "MB", nodes: 3, mark: mark{8, 8}, runs: 1, run: idle("keepone-guard", residentMB)},
-}
+}, managedBenches...)
 
 func bench(ctx context.Context, host *lab.Host, args []string) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
@@ -106,17 +126,23 @@ func bench(ctx context.Context, host *lab.Host, args []string) error {
 		if *name != "" && *name != b.name {
 			continue
 		}
-		m, err := measureCase(ctx, host, b, *runs)
+		ours, err := measureCase(ctx, host, b, *runs)
 		if err != nil {
 			fmt.Fprintf(host.Stdio.Out, "%-26s FAILED: %v\n", b.name, err)
 			errs = append(errs, fmt.Errorf("%s: %w", b.name, err))
 			continue
 		}
-		if err := m.addBaseline(ctx, host, b, *stockRuns); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", b.name, err)) // keepone's own figure stands
+		stock, err := measureStock(ctx, host, b, *stockRuns)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: baseline: %w", b.name, err)) // keepone's own figure stands
 		}
-		fmt.Fprintln(host.Stdio.Out, m)
-		file.put(m)
+		for _, line := range b.lines() {
+			m := b.sum(line, ours.Samples)
+			file.against(&m, line, stock)
+			fmt.Fprintln(host.Stdio.Out, m)
+			file.put(m)
+		}
+		file.Ceph = ours.Ceph
 	}
 	if len(file.Cases) == 0 && len(errs) == 0 {
 		return fmt.Errorf("%w: no bench case is named %q", lab.ErrUsage, *name)
@@ -137,9 +163,6 @@ func readBench(path string, fresh benchFile) benchFile {
 }
 
 func (f *benchFile) put(m measured) {
-	if m.Ceph != "" {
-		f.Ceph = m.Ceph
-	}
 	for i := range f.Cases {
 		if f.Cases[i].Name == m.Name {
 			f.Cases[i] = m
@@ -178,24 +201,26 @@ func (m measured) String() string {
 	return line + m.against()
 }
 
+// figures are what a room of bench measured.
+type figures struct {
+	Samples []sample
+	Ceph    string // mon settings in words
+}
+
 // measureCase runs one case in a room of its own.
-func measureCase(ctx context.Context, host *lab.Host, b benchCase, runs int) (measured, error) {
+func measureCase(ctx context.Context, host *lab.Host, b benchCase, runs int) (figures, error) {
 	if b.runs > 0 {
 		runs = b.runs
 	}
+	var f figures
 	text, err := inOwnRoom(ctx, host, "bench-room", b.name, runs)
 	if err != nil {
-		return measured{}, err
+		return f, err
 	}
-	var m struct {
-		measured
-		Words string
+	if err := json.Unmarshal(text, &f); err != nil {
+		return f, fmt.Errorf("read figures: %w", err)
 	}
-	if err := json.Unmarshal(text, &m); err != nil {
-		return measured{}, fmt.Errorf("read figures: %w", err)
-	}
-	m.measured.Ceph = m.Words
-	return m.measured, nil
+	return f, nil
 }
 
 func benchRoom(ctx context.Context, room *lab.Room, args []string) error {
@@ -204,48 +229,79 @@ func benchRoom(ctx context.Context, room *lab.Room, args []string) error {
 		return err
 	}
 	defer func() { _ = l.Down(context.WithoutCancel(ctx)) }()
-	c, err := form(ctx, l)
+	run, recover, err := b.begin(ctx, l)
 	if err != nil {
 		return err
 	}
-	var samples []sample
-	for range runs {
-		s, err := b.run(ctx, c)
+	f := figures{Ceph: l.CephWords()}
+	for i := range runs {
+		s, err := run(ctx)
 		if err != nil {
-			return fmt.Errorf("run %d: %w", len(samples)+1, err)
+			return fmt.Errorf("run %d: %w", i+1, err)
 		}
-		samples = append(samples, s)
-		if err := c.recover(ctx); err != nil {
-			return fmt.Errorf("after run %d: %w", len(samples), err)
+		l.Logf("run %d: %.2f %s %v", i+1, s.Value, b.unit, s.Phases)
+		f.Samples = append(f.Samples, s)
+		if i+1 == runs {
+			break
+		}
+		if err := recover(ctx); err != nil {
+			return fmt.Errorf("after run %d: %w", i+1, err)
 		}
 	}
-	text, err := json.Marshal(struct {
-		measured
-		Words string
-	}{b.sum(samples), l.CephWords()})
+	text, err := json.Marshal(f)
 	if err != nil {
 		return fmt.Errorf("encode figures: %w", err)
 	}
 	return os.WriteFile(args[2], text, 0o644)
 }
 
+// begin forms the case's cluster, and gives what measures it once and what makes it whole again.
+func (b benchCase) begin(ctx context.Context, l *lab.Lab) (run func(context.Context) (sample, error), recover func(context.Context) error, err error) {
+	if b.managed != nil {
+		m, err := formManaged(ctx, l, *b.managed)
+		return func(ctx context.Context) (sample, error) { return b.runManaged(ctx, m) },
+			func(ctx context.Context) error { return m.recover(ctx) }, err
+	}
+	c, err := form(ctx, l)
+	return func(ctx context.Context) (sample, error) { return b.run(ctx, c) },
+		func(ctx context.Context) error { return c.recover(ctx) }, err
+}
+
 // sum makes one line of the samples.
-func (b benchCase) sum(samples []sample) measured {
-	m := measured{Name: b.name, Unit: b.unit, Runs: len(samples), Mark: b.mark, Phases: map[string]float64{}}
-	var values []float64
-	phases := map[string][]float64{}
-	for _, s := range samples {
-		values = append(values, s.value)
-		for name, v := range s.phases {
-			phases[name] = append(phases[name], v)
+func (b benchCase) sum(line view, samples []sample) measured {
+	m := measured{Name: line.name, Unit: cmp.Or(line.unit, b.unit), Runs: len(samples), RatioMark: line.ratioMark}
+	values := of(samples, line.phase)
+	m.Min, m.Median, m.Max = slices.Min(values), median(values), slices.Max(values)
+	if line.name == b.name {
+		m.Mark = b.mark
+		m.Phases = map[string]float64{}
+		for name := range samples[0].Phases {
+			m.Phases[name] = median(of(samples, name))
 		}
 	}
-	m.Min, m.Median, m.Max = slices.Min(values), median(values), slices.Max(values)
-	for name, all := range phases {
-		m.Phases[name] = median(all)
-	}
-	m.Met = b.mark == mark{} || (m.Median <= b.mark.Median && m.Max <= b.mark.Max)
+	m.judge()
 	return m
+}
+
+// of are the figures of the samples, or of one phase of theirs.
+func of(samples []sample, phase string) []float64 {
+	var values []float64
+	for _, s := range samples {
+		if v, ok := s.Phases[phase]; phase != "" && ok {
+			values = append(values, v)
+		} else if phase == "" {
+			values = append(values, s.Value)
+		}
+	}
+	return values
+}
+
+// judge holds the line against its marks. That of the ratio needs a baseline that was measured.
+func (m *measured) judge() {
+	m.Met = m.Mark == mark{} || (m.Median <= m.Mark.Median && m.Max <= m.Mark.Max)
+	if m.RatioMark > 0 && m.Ratio != nil && *m.Ratio < m.RatioMark {
+		m.Met = false
+	}
 }
 
 func median(values []float64) float64 {

@@ -260,6 +260,16 @@ func (c *cluster) anyUp(not ...*lab.Node) *lab.Node {
 	return c.Node(1)
 }
 
+// named is the node of a name; nil if there is none.
+func (c *cluster) named(name string) *lab.Node {
+	for _, n := range c.Nodes() {
+		if n.Name == name {
+			return n
+		}
+	}
+	return nil
+}
+
 func (c *cluster) status(ctx context.Context, n *lab.Node) (status, error) {
 	var s status
 	out, err := c.keepone(ctx, n, "status", "-o", "json")
@@ -297,10 +307,8 @@ func (c *cluster) holder(ctx context.Context, ask *lab.Node) (*lab.Node, uint64,
 		if svc.Name != service || svc.State != "running" {
 			continue
 		}
-		for _, n := range c.Nodes() {
-			if n.Name == svc.Holder {
-				return n, svc.Epoch, nil
-			}
+		if n := c.named(svc.Holder); n != nil {
+			return n, svc.Epoch, nil
 		}
 	}
 	return nil, 0, errors.New("the service runs nowhere")

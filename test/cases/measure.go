@@ -31,7 +31,7 @@ func lose(bad func(context.Context, *lab.Node) error) func(context.Context, *clu
 		if err := t.From.PowerCut(ctx); err != nil { // a hung node comes back by power
 			return sample{}, err
 		}
-		return sample{value: t.took().Seconds(), phases: t.Event.Phases}, nothingLost(t.Verdict)
+		return sample{Value: t.took().Seconds(), Phases: t.Event.Phases}, nothingLost(t.Verdict)
 	}
 }
 
@@ -57,7 +57,7 @@ func loseLeadingHolder(ctx context.Context, c *cluster) (sample, error) {
 	if err != nil {
 		return sample{}, err
 	}
-	return sample{value: t.took().Seconds(), phases: t.Event.Phases}, nothingLost(t.Verdict)
+	return sample{Value: t.took().Seconds(), Phases: t.Event.Phases}, nothingLost(t.Verdict)
 }
 
 // busyHolder is the holder, with a client that writes; the caller stops it.
@@ -98,7 +98,7 @@ func measureSwitchover(ctx context.Context, c *cluster) (sample, error) {
 		return sample{}, err
 	}
 	gap := client.GapAround(began).Length().Seconds()
-	return sample{value: max(0, gap-e.Phases["start"]-e.Phases["probe"]), phases: e.Phases}, nothingLost(v)
+	return sample{Value: max(0, gap-e.Phases["start"]-e.Phases["probe"]), Phases: e.Phases}, nothingLost(v)
 }
 
 // measureDaemonKill is how much longer than usual a client waits when the holder's daemon is killed: nothing.
@@ -119,7 +119,7 @@ func measureDaemonKill(ctx context.Context, c *cluster) (sample, error) {
 	client.Stop()
 	const usual = 0.3 // a client's own pace and time-out: less is no gap
 	if gap := client.GapAround(began).Length().Seconds(); gap > usual {
-		return sample{value: gap}, nil
+		return sample{Value: gap}, nil
 	}
 	return sample{}, nil
 }
@@ -146,7 +146,7 @@ func idle(program string, measure func(ctx context.Context, n *lab.Node, pid str
 			}
 			worst = max(worst, v)
 		}
-		return sample{value: worst}, nil
+		return sample{Value: worst}, nil
 	}
 }
 

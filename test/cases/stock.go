@@ -18,9 +18,15 @@ type stock struct {
 	address string
 }
 
-// stockWords says in a report what the stock stack is.
-const stockWords = "Pacemaker and corosync at Debian's timeouts (dc-deadtime 2 s), ocf:heartbeat:Filesystem, ocf:heartbeat:lxc, " +
-	"fence_ipmilan, the image by rbd-fuse in the place of ocf:ceph:rbd"
+// stockWords says in a report what the stock stack is, with lines of corosync's totem section.
+func stockWords(totem string) string {
+	timing := "Debian's timeouts"
+	if totem != "" {
+		timing = "totem " + strings.ReplaceAll(totem, "\n", ", ") + ", Debian's timeouts for the rest"
+	}
+	return "Pacemaker and corosync at " + timing + " (dc-deadtime 2 s), ocf:heartbeat:Filesystem, ocf:heartbeat:lxc, " +
+		"fence_ipmilan, the image by rbd-fuse in the place of ocf:ceph:rbd"
+}
 
 const (
 	stockAgent     = "/usr/lib/ocf/resource.d/lab/rbd"
@@ -28,8 +34,8 @@ const (
 	stockGroup     = "g-" + service
 )
 
-// formStock makes the cluster with the service running.
-func formStock(ctx context.Context, l *lab.Lab) (*stock, error) {
+// formStock makes the cluster with the service running; totem as lab.Pacemaker has it.
+func formStock(ctx context.Context, l *lab.Lab, totem string) (*stock, error) {
 	s := &stock{Lab: l, address: lab.ServiceAddress(1)}
 	if err := l.Install(stockAgent, lab.RBDAgent); err != nil {
 		return nil, err
@@ -43,7 +49,7 @@ func formStock(ctx context.Context, l *lab.Lab) (*stock, error) {
 	}
 	options := map[string]string{"dc-deadtime": "2s", "stonith-enabled": "true"}
 	// A node of the lab boots in milliseconds: one that joined again in the middle of a failover would disturb it.
-	p := lab.Pacemaker{CIB: lab.SeedCIB(options, resources, ""), Manual: true}
+	p := lab.Pacemaker{Totem: totem, CIB: lab.SeedCIB(options, resources, ""), Manual: true}
 	if err := l.StartPacemaker(ctx, p); err != nil {
 		return nil, err
 	}
@@ -167,38 +173,39 @@ const stockBound = 2 * time.Minute
 var errNever = fmt.Errorf("never within %v", stockBound)
 
 // stockLose measures the stock stack as lose measures keepone.
-func stockLose(bad func(context.Context, *lab.Node) error) func(context.Context, *stock) (float64, error) {
-	return func(ctx context.Context, s *stock) (float64, error) {
+func stockLose(bad func(context.Context, *lab.Node) error) func(context.Context, *stock) (sample, error) {
+	return func(ctx context.Context, s *stock) (sample, error) {
 		holder, err := s.holder(ctx)
 		if err != nil {
-			return 0, err
+			return sample{}, err
 		}
 		t, err := outage(ctx, s.Lab, s.address, stockBound, holder, bad)
 		if err != nil && t.Answered.IsZero() && !t.Began.IsZero() && time.Since(t.Began) >= stockBound {
-			return 0, errNever
+			return sample{}, errNever
 		}
 		if err != nil {
-			return 0, err
+			return sample{}, err
 		}
-		return t.took().Seconds(), nothingLost(t.Verdict)
+		phases, err := membership(s.Lab, t)
+		return sample{Value: t.took().Seconds(), Phases: phases}, errors.Join(err, nothingLost(t.Verdict))
 	}
 }
 
 // stockSwitchover measures the stock stack as measureSwitchover measures keepone: less the container's own start.
-func stockSwitchover(ctx context.Context, s *stock) (float64, error) {
+func stockSwitchover(ctx context.Context, s *stock) (sample, error) {
 	holder, err := s.holder(ctx)
 	if err != nil {
-		return 0, err
+		return sample{}, err
 	}
 	to := s.Node(holder.Index%len(s.Nodes()) + 1)
 	client := s.Client(ctx, s.address)
 	defer client.Stop()
 	if _, err := client.AwaitAck(ctx, time.Now(), 5*time.Second); err != nil {
-		return 0, err
+		return sample{}, err
 	}
 	began := time.Now()
 	if _, err := holder.Exec(ctx, "crm_resource", "--move", "--resource", stockGroup, "--node", to.Name); err != nil {
-		return 0, err
+		return sample{}, err
 	}
 	there := func(v lab.CRMView) error {
 		if now := v.Holder(service); now != to.Name {
@@ -207,21 +214,21 @@ func stockSwitchover(ctx context.Context, s *stock) (float64, error) {
 		return nil
 	}
 	if err := s.AwaitCRM(ctx, stockBound, "the container on "+to.Name, there); err != nil {
-		return 0, err
+		return sample{}, err
 	}
 	if _, err := client.AwaitAck(ctx, time.Now(), 10*time.Second); err != nil {
-		return 0, err
+		return sample{}, err
 	}
 	client.Stop()
 	if _, err := to.Exec(ctx, "crm_resource", "--clear", "--resource", stockGroup); err != nil {
-		return 0, err
+		return sample{}, err
 	}
 	start, err := startTime(ctx, to)
 	if err != nil {
-		return 0, err
+		return sample{}, err
 	}
 	v, err := client.Verify(ctx)
-	return (client.GapAround(began).Length() - start).Seconds(), errors.Join(err, nothingLost(v))
+	return sample{Value: (client.GapAround(began).Length() - start).Seconds()}, errors.Join(err, nothingLost(v))
 }
 
 // startTime is how long the last start of the container took on a node, as Pacemaker wrote it down.

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
+	"time"
 )
 
 const (
@@ -70,4 +73,34 @@ func (l *Lab) writeCorosync(totem string) error {
 func corosyncAnswers() bool {
 	sockets, err := os.ReadFile("/proc/net/unix")
 	return err == nil && strings.Contains(string(sockets), "@cmap") && strings.Contains(string(sockets), "@cpg")
+}
+
+// MembershipWithout is when this node's corosync first formed a membership that another node had left, after a moment.
+func (n *Node) MembershipWithout(other *Node, after time.Time) (time.Time, error) {
+	text, err := os.ReadFile(n.Path(corosyncLog))
+	if err != nil {
+		return time.Time{}, fmt.Errorf("read corosync's log of %s: %w", n.Name, err)
+	}
+	for line := range strings.Lines(string(text)) {
+		at, left, ok := parseMembership(line, after)
+		if ok && !at.Before(after) && slices.Contains(left, strconv.Itoa(other.Index)) {
+			return at, nil
+		}
+	}
+	return time.Time{}, fmt.Errorf("corosync of %s formed no membership without %s", n.Name, other.Name)
+}
+
+// parseMembership reads a line of corosync's log that tells of a new membership: when, and the ids of those that left.
+// The log has no year: it is that of near.
+func parseMembership(line string, near time.Time) (at time.Time, left []string, ok bool) {
+	const layout = "Jan 02 15:04:05.000"
+	if len(line) < len(layout) || !strings.Contains(line, "A new membership") {
+		return at, nil, false
+	}
+	at, err := time.ParseInLocation(layout, line[:len(layout)], near.Location())
+	if err != nil {
+		return at, nil, false
+	}
+	_, rest, _ := strings.Cut(line, "Members left: ")
+	return at.AddDate(near.Year(), 0, 0), strings.Fields(rest), true
 }
