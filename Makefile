@@ -14,6 +14,7 @@ PURE = $(shell go list ./... | grep -vE '/pkg/drive/(rbd|lxc)(/|$$)|/cmd/keepone
 GOFILES = $(shell git ls-files -co --exclude-standard '*.go')
 
 N ?= 3
+MANAGER ?= keepone
 CASE ?=
 MANAGER ?= keepone
 RUNS ?= 10
@@ -53,8 +54,8 @@ binaries:
 test: ## check, then every lab; CASE=name runs one case
 	@test/run.sh '$(CASE)'
 
-demo: build ## a three-node cluster loses its holder, and the front-end answers again
-	@build/keepone-lab demo -bin build -json build/demo.json
+demo: build ## a cluster of N=3 nodes loses its holder, and the front-end answers again; MANAGER=pacemaker has Pacemaker order it
+	@build/keepone-lab demo -bin build -json build/demo.json -manager $(MANAGER) -n $(N)
 
 bench: build ## measure, and the stock stack beside it; CASE=name RUNS=n BASELINE=n (0: no stock stack)
 	@build/keepone-lab bench -bin build -json build/bench.json -case '$(CASE)' -runs $(RUNS) -baseline $(BASELINE)

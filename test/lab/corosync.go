@@ -77,30 +77,49 @@ func corosyncAnswers() bool {
 
 // MembershipWithout is when this node's corosync first formed a membership that another node had left, after a moment.
 func (n *Node) MembershipWithout(other *Node, after time.Time) (time.Time, error) {
-	text, err := os.ReadFile(n.Path(corosyncLog))
+	lines, err := n.StackLog(after)
 	if err != nil {
-		return time.Time{}, fmt.Errorf("read corosync's log of %s: %w", n.Name, err)
+		return time.Time{}, err
 	}
-	for line := range strings.Lines(string(text)) {
-		at, left, ok := parseMembership(line, after)
-		if ok && !at.Before(after) && slices.Contains(left, strconv.Itoa(other.Index)) {
-			return at, nil
+	for _, line := range lines {
+		_, left, ok := strings.Cut(line.Text, "Members left: ")
+		if ok && strings.Contains(line.Text, "A new membership") && slices.Contains(strings.Fields(left), strconv.Itoa(other.Index)) {
+			return line.At, nil
 		}
 	}
 	return time.Time{}, fmt.Errorf("corosync of %s formed no membership without %s", n.Name, other.Name)
 }
 
-// parseMembership reads a line of corosync's log that tells of a new membership: when, and the ids of those that left.
-// The log has no year: it is that of near.
-func parseMembership(line string, near time.Time) (at time.Time, left []string, ok bool) {
+// StackLine is a line that corosync or Pacemaker logged.
+type StackLine struct {
+	At   time.Time // to the millisecond
+	Text string
+}
+
+// StackLog is what corosync and Pacemaker of this node have logged since a moment, in order.
+func (n *Node) StackLog(since time.Time) ([]StackLine, error) {
+	var all []StackLine
+	for _, path := range []string{corosyncLog, pacemakerLog + "/pacemaker.log"} {
+		text, err := os.ReadFile(n.Path(path))
+		if err != nil {
+			return nil, fmt.Errorf("read log of %s: %w", n.Name, err)
+		}
+		for line := range strings.Lines(string(text)) {
+			if l, ok := parseStackLine(line, since); ok && !l.At.Before(since) {
+				all = append(all, l)
+			}
+		}
+	}
+	slices.SortStableFunc(all, func(a, b StackLine) int { return a.At.Compare(b.At) })
+	return all, nil
+}
+
+// parseStackLine reads a line that begins with its time. The logs have no year: it is that of near.
+func parseStackLine(line string, near time.Time) (StackLine, bool) {
 	const layout = "Jan 02 15:04:05.000"
-	if len(line) < len(layout) || !strings.Contains(line, "A new membership") {
-		return at, nil, false
+	if len(line) < len(layout) {
+		return StackLine{}, false
 	}
 	at, err := time.ParseInLocation(layout, line[:len(layout)], near.Location())
-	if err != nil {
-		return at, nil, false
-	}
-	_, rest, _ := strings.Cut(line, "Members left: ")
-	return at.AddDate(near.Year(), 0, 0), strings.Fields(rest), true
+	return StackLine{At: at.AddDate(near.Year(), 0, 0), Text: strings.TrimSpace(line[len(layout):])}, err == nil
 }
