@@ -2,6 +2,7 @@ package cases
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -37,8 +38,9 @@ var managedNeeds = slices.Concat(needs, []string{"ocf/rbd", "ocf/container", "oc
 type managedKind struct {
 	style string
 	nodes int
-	totem string // "": as recommended
-	more  string // resources beside keepone's
+	totem string                  // "": as recommended
+	more  string                  // resources beside keepone's
+	cib   func(cib string) string // what the case has otherwise than the setup, nil: nothing
 	edit  edit
 }
 
@@ -51,7 +53,8 @@ func addManaged(name string, k managedKind, run func(ctx context.Context, m *man
 			if err != nil {
 				return err
 			}
-			return run(ctx, m)
+			end := m.watchTwins(ctx)
+			return errors.Join(run(ctx, m), end())
 		},
 	})
 }
@@ -129,7 +132,11 @@ func (m *managed) setup(ctx context.Context, k managedKind) (string, error) {
 	}
 	// The first election waits for this long for nodes that never come.
 	cib = strings.Replace(cib, options, options+lab.NVPair("lab-dc-deadtime", "dc-deadtime", "2s"), 1)
-	return strings.Replace(cib, resources, resources+k.more, 1), nil
+	cib = strings.Replace(cib, resources, resources+k.more, 1)
+	if k.cib != nil {
+		cib = k.cib(cib)
+	}
+	return cib, nil
 }
 
 // awaitManaged waits until the service answers, and Pacemaker and keepone agree where.

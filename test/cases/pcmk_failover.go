@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/keepone-ha/keepone/test/lab"
@@ -14,6 +15,11 @@ func init() {
 		addManaged("cold-start-"+style, managedKind{style: style}, managedColdStart)
 		addManaged("power-cut-"+style, managedKind{style: style}, managedPowerCut)
 	}
+	addManaged("dc-lost", managedKind{style: styleOne}, dcLost)
+	addManaged("leader-lost", managedKind{style: stylePromotable}, leaderLost)
+	addManaged("all-lost-one", managedKind{style: styleOne}, allLost)
+	addManaged("all-lost-promotable", managedKind{style: stylePromotable}, allLost)
+	addManaged("five-nodes", managedKind{style: stylePromotable, nodes: 5}, managedPowerCut)
 }
 
 // managedBound is for a failover under Pacemaker with the recommended totem settings, on a busy machine.
@@ -52,12 +58,139 @@ func managedColdStart(ctx context.Context, m *managed) error {
 	return errors.Join(err, nothingLost(v))
 }
 
-// managedPowerCut: the holder loses its power.
+// managedPowerCut: the holder loses its power, and is neither leader nor DC.
 func managedPowerCut(ctx context.Context, m *managed) error {
-	t, err := m.failOver(ctx, managedBound, func(ctx context.Context, n *lab.Node) error { return n.PowerCut(ctx) })
+	if err := m.awaitSettled(ctx); err != nil {
+		return err
+	}
+	_, _, err := m.loses(ctx, powerCut)
+	return err
+}
+
+// dcLost: the holder is Pacemaker's DC too.
+func dcLost(ctx context.Context, m *managed) error {
+	dc, err := m.dc(ctx)
+	if err == nil {
+		err = m.bring(ctx, dc)
+	}
 	if err != nil {
 		return err
 	}
-	m.Logf("answers after %s", t.took())
-	return errors.Join(nothingLost(t.Verdict), m.agree(ctx, managedBound))
+	_, _, err = m.loses(ctx, powerCut)
+	return err
+}
+
+// leaderLost: the holder leads keepone too. Leadership leaves a holder after a moment, so the cut comes at once.
+func leaderLost(ctx context.Context, m *managed) error {
+	return m.loseLeading(ctx, func(s status) (*lab.Node, error) { return m.named(s.Leader), nil })
+}
+
+// allLost: one node is holder, leader and DC.
+func allLost(ctx context.Context, m *managed) error {
+	dc, err := m.dc(ctx)
+	if err != nil {
+		return err
+	}
+	// A leader that holds hands leadership over: the service chases it until it is with the DC.
+	return m.loseLeading(ctx, func(s status) (*lab.Node, error) {
+		if s.Leader != dc.Name {
+			return nil, errors.Join(m.bring(ctx, m.named(s.Leader)), m.awaitSettled(ctx))
+		}
+		return dc, nil
+	})
+}
+
+// loseLeading brings the service to the node that choose names, which leads, and cuts that node while it still does. It
+// tries again when leadership went elsewhere meanwhile, and when choose names none.
+func (m *managed) loseLeading(ctx context.Context, choose func(status) (*lab.Node, error)) error {
+	const tries = 6
+	for range tries {
+		s, err := m.status(ctx, m.anyUp())
+		if err != nil {
+			return err
+		}
+		to, err := choose(s)
+		if err != nil {
+			return err
+		}
+		if to == nil {
+			continue
+		}
+		if err := m.bring(ctx, to); err != nil {
+			return err
+		}
+		if s, err = m.status(ctx, m.anyUp()); err != nil {
+			return err
+		}
+		if s.Leader != to.Name || s.Services[0].Holder != to.Name {
+			continue
+		}
+		before, _, err := m.loses(ctx, powerCut)
+		if err == nil && before.node != to {
+			err = fmt.Errorf("%s was cut, not %s", before.node.Name, to.Name)
+		}
+		return err
+	}
+	return fmt.Errorf("leadership never stayed with the holder in %d tries", tries)
+}
+
+// dc is Pacemaker's.
+func (m *managed) dc(ctx context.Context) (*lab.Node, error) {
+	v, err := m.anyUp().CRM(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if n := m.named(v.DC); n != nil {
+		return n, nil
+	}
+	return nil, fmt.Errorf("no node is the DC %q", v.DC)
+}
+
+func (m *managed) named(name string) *lab.Node {
+	for _, n := range m.Nodes() {
+		if n.Name == name {
+			return n
+		}
+	}
+	return nil
+}
+
+// bring has Pacemaker move the service to a node, as an operator does, and takes the constraint away again.
+func (m *managed) bring(ctx context.Context, to *lab.Node) error {
+	holder, _, err := m.holder(ctx, m.anyUp())
+	if err != nil || holder == to {
+		return err
+	}
+	if err := m.crmMove(ctx, to); err != nil {
+		return err
+	}
+	if _, err := m.awaitHolder(ctx, managedBound, holder); err != nil {
+		return err
+	}
+	return m.crmClear(ctx, to)
+}
+
+// movable is what an operator moves: all of the service, or its promoted volume, which the rest follows.
+func (m *managed) movable() []string {
+	if m.style == styleOne {
+		return []string{"--resource", m.resource()}
+	}
+	return []string{"--resource", "rbd-" + service + "-clone", "--promoted"}
+}
+
+func (m *managed) crmMove(ctx context.Context, to *lab.Node) error {
+	return m.crm(ctx, to, append([]string{"crm_resource", "--move", "--node", to.Name}, m.movable()...)...)
+}
+
+func (m *managed) crmClear(ctx context.Context, ask *lab.Node) error {
+	return m.crm(ctx, ask, append([]string{"crm_resource", "--clear"}, m.movable()...)...)
+}
+
+// crm runs one of Pacemaker's own tools.
+func (m *managed) crm(ctx context.Context, n *lab.Node, argv ...string) error {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	out, err := n.Exec(ctx, argv...)
+	m.Logf("%s: %s → %s", n.Name, strings.Join(argv, " "), strings.TrimSpace(out))
+	return err
 }

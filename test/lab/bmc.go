@@ -160,6 +160,9 @@ func pingBMC(addr string) bool {
 	return err == nil && n > 4
 }
 
+// OffOrders is how often the BMC was told to switch the node off.
+func (b *BMC) OffOrders() int { return int(b.node.offOrders.Load()) }
+
 // Dead makes the BMC silent.
 func (b *BMC) Dead() {
 	b.node.lab.Logf("%s: BMC dead", b.node.Name)

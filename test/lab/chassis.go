@@ -128,6 +128,7 @@ func (s *chassisServer) set(node *Node, params []string) error {
 		switch order := params[0] + " " + params[1]; order {
 		case "power 0", "shutdown 1":
 			s.lab.Logf("%s: its BMC orders power off", node.Name)
+			node.offOrders.Add(1)
 			if err := node.PowerCut(s.ctx); err != nil {
 				return err
 			}

@@ -38,11 +38,17 @@ func portName(node, link int) string { return fmt.Sprintf("n%dl%d", node, link) 
 // network is the switch of the room: two bridges and a filter on their ports.
 type network struct{}
 
-// portFilter drops per port and direction. "out" and "in" are the node's view.
+// portFilter drops per port and direction. "out" and "in" are the node's view. "talk" is one node's port and the
+// number of a UDP or TCP port that nobody hears of from there.
 const portFilter = `table bridge lab {
 	set out { type ifname; }
 	set in { type ifname; }
-	chain forward { type filter hook forward priority 0; iifname @out drop; oifname @in drop; }
+	set talk { type ifname . inet_proto . inet_service; }
+	chain forward {
+		type filter hook forward priority 0; iifname @out drop; oifname @in drop;
+		iifname . meta l4proto . th dport @talk drop; iifname . meta l4proto . th sport @talk drop;
+		oifname . meta l4proto . th dport @talk drop; oifname . meta l4proto . th sport @talk drop;
+	}
 	chain input { type filter hook input priority 0; iifname @out drop; }
 	chain output { type filter hook output priority 0; oifname @in drop; }
 }
@@ -224,9 +230,43 @@ func (n *Node) Isolate(ctx context.Context, link int, way Way) error {
 	return n.filter(ctx, script.String())
 }
 
+// Talk is a conversation of the nodes among each other, by its ports.
+type Talk struct {
+	name     string
+	protocol string
+	ports    []int
+}
+
+// The conversations that can be cut apart from all else.
+var (
+	// CorosyncTalk is knet's: a port for each link.
+	CorosyncTalk = Talk{"corosync", "udp", []int{5405, 5406}}
+	// RaftTalk is keeponed's node port; the guards' heartbeats have another.
+	RaftTalk = Talk{"Raft", "tcp", []int{7480}}
+)
+
+// Silence drops one conversation of the node on every link and lets all else pass, until Heal.
+func (n *Node) Silence(ctx context.Context, t Talk) error {
+	n.lab.Logf("%s: cut off from %s", n.Name, t.name)
+	return n.filter(ctx, n.talk("add", t))
+}
+
+func (n *Node) talk(verb string, t Talk) string {
+	var script strings.Builder
+	for i := range links {
+		for _, port := range t.ports {
+			fmt.Fprintf(&script, "%s element bridge lab talk { %q . %s . %d }\n", verb, portName(n.Index, i), t.protocol, port)
+		}
+	}
+	return script.String()
+}
+
 // Heal takes every cut of the node back.
 func (n *Node) Heal(ctx context.Context) error {
 	var script strings.Builder
+	for _, t := range []Talk{CorosyncTalk, RaftTalk} {
+		script.WriteString(n.talk("add", t) + n.talk("delete", t))
+	}
 	for i := range links {
 		for _, set := range BothWays.sets() {
 			// Adding first makes deleting what is not there no error.

@@ -36,6 +36,8 @@ type Node struct {
 	on     atomic.Bool // what the BMC reads; set before a boot has ended
 	bootMu sync.Mutex
 	execs  atomic.Int64
+
+	offOrders atomic.Int64
 }
 
 // nodeLife is one power-on of a node.
