@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -246,16 +247,22 @@ func (c *cluster) keepone(ctx context.Context, n *lab.Node, args ...string) (str
 	return out, nil
 }
 
-// anyUp is a node that can be asked, not the one named.
+// anyUp is a node that can be asked, not one of those named: with its daemon, if there is one that has it.
 func (c *cluster) anyUp(not ...*lab.Node) *lab.Node {
+	var mute *lab.Node
 	for _, n := range c.Nodes() {
-		skip := !n.IsUp()
-		for _, other := range not {
-			skip = skip || n == other
+		if !n.IsUp() || slices.Contains(not, n) {
+			continue
 		}
-		if !skip {
+		if socket, err := n.LivePath("/run/keepone/keeponed.sock"); err == nil && exists(socket) {
 			return n
 		}
+		if mute == nil {
+			mute = n
+		}
+	}
+	if mute != nil {
+		return mute
 	}
 	return c.Node(1)
 }

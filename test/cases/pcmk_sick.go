@@ -1,0 +1,200 @@
+package cases
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/keepone-ha/keepone/test/lab"
+)
+
+func init() {
+	for _, style := range []string{styleOne, stylePromotable} {
+		addManaged("front-end-dead-"+style, managedKind{style: style, cib: quickMonitors, edit: quickStop}, frontEndDead)
+		addManaged("blocklisted-"+style, managedKind{style: style, cib: quickMonitors, edit: quickStop}, blocklisted)
+		addManaged("failed-start-"+style, managedKind{style: style, cib: quickFailures}, failedStart)
+		addManaged("raft-away-at-start-"+style, managedKind{style: style}, raftAwayAtStart)
+	}
+}
+
+// quickMonitors has the monitors that look deeper than the kernel's word come every other second.
+func quickMonitors(cib string) string {
+	return strings.NewReplacer(
+		`id="container-one-monitor-20" name="monitor" interval="30s"`, `id="container-one-monitor-20" name="monitor" interval="2s"`,
+		`id="rbd-one-monitor-promoted" name="monitor" interval="10s"`, `id="rbd-one-monitor-promoted" name="monitor" interval="2s"`,
+	).Replace(cib)
+}
+
+// quickStop is for a container that can't shut down any more.
+func quickStop(c *cluster) {
+	c.document = strings.Replace(c.document, `stop_limit = "10s"`, `stop_limit = "1s"`, 1)
+}
+
+// frontEndDead: the front-end hangs in a container that runs. Only its own answer shows that, and Pacemaker asks for it.
+func frontEndDead(ctx context.Context, m *managed) error {
+	return m.recovers(ctx, func(_ context.Context, s stand) error {
+		return s.node.SignalProgram(lab.FrontendProgram, syscall.SIGSTOP)
+	}, func(before, after stand) error {
+		if after.init == before.init && after.node == before.node {
+			return fmt.Errorf("the container is still the one whose front-end hangs: %s", after)
+		}
+		return nil
+	})
+}
+
+// blocklisted: somebody cuts the volume's client off below a running container. It comes back with another client.
+func blocklisted(ctx context.Context, m *managed) error {
+	return m.recovers(ctx, func(ctx context.Context, s stand) error {
+		_, err := m.Ceph(ctx, "osd", "blocklist", "add", s.client)
+		return err
+	}, func(before, after stand) error {
+		if after.client == before.client || after.epoch <= before.epoch {
+			return fmt.Errorf("it stood at %s and now at %s: expected another client and epoch", before, after)
+		}
+		return nil
+	})
+}
+
+// recovers does something bad that Pacemaker's monitor has to find, and expects the service back, anew, with nothing lost.
+func (m *managed) recovers(ctx context.Context, bad func(context.Context, stand) error, anew func(before, after stand) error) error {
+	before, err := m.stand(ctx)
+	if err != nil {
+		return err
+	}
+	client, written, err := m.writing(ctx)
+	if err != nil {
+		return err
+	}
+	defer client.Stop()
+	began := time.Now()
+	if err := bad(ctx, before); err != nil {
+		return err
+	}
+	if err := awaitGone(ctx, m.address, managedBound); err != nil {
+		return err
+	}
+	if _, err := client.AwaitAck(ctx, time.Now(), managedBound); err != nil {
+		return err
+	}
+	m.Logf("longest gap %s", client.GapAround(began).Length())
+	if err := errors.Join(m.awaitManaged(ctx, managedBound), written()); err != nil {
+		return err
+	}
+	after, err := m.stand(ctx)
+	return errors.Join(err, anew(before, after), m.nothingShot())
+}
+
+// quickFailures has one failed start send the service on, and forgets it after a few seconds.
+func quickFailures(cib string) string {
+	return strings.NewReplacer(
+		`name="migration-threshold" value="3"`, `name="migration-threshold" value="1"`,
+		`name="failure-timeout" value="600s"`, `name="failure-timeout" value="6s"`,
+		`name="cluster-recheck-interval" value="60s"`, `name="cluster-recheck-interval" value="2s"`,
+	).Replace(cib)
+}
+
+// failedStart: the container's config on the volume wants something that no node has, so no start succeeds. Each node is
+// tried. When all of them have it, the service is tried again by itself, once the failures have run out.
+func failedStart(ctx context.Context, m *managed) error {
+	const wanted = "/var/lib/keepone/wanted"
+	before, err := m.stand(ctx)
+	if err != nil {
+		return err
+	}
+	client, written, err := m.writing(ctx)
+	if err != nil {
+		return err
+	}
+	defer client.Stop()
+	more := "lxc.mount.entry = " + wanted + " mnt none bind,create=dir 0 0"
+	script := fmt.Sprintf("echo '%s' >>/var/lib/keepone/volumes/%s/config && kill -9 %d", more, service, before.init)
+	if err := m.crm(ctx, before.node, "sh", "-c", script); err != nil {
+		return err
+	}
+	if err := await(ctx, managedBound, "a failed start on two nodes", func() error {
+		events, err := m.history(ctx, m.anyUp())
+		if err != nil {
+			return err
+		}
+		failed := map[string]bool{}
+		for _, e := range events {
+			if e.Kind == "failed" && e.Service == service && strings.Contains(e.Reason, "wanted") {
+				failed[e.Node] = true
+			}
+		}
+		if len(failed) < 2 {
+			return fmt.Errorf("only on %v", failed)
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	for _, n := range m.Nodes() {
+		if err := m.crm(ctx, n, "mkdir", wanted); err != nil {
+			return err
+		}
+	}
+	if err := errors.Join(m.awaitManaged(ctx, managedBound), written()); err != nil {
+		return err
+	}
+	_, err = m.stand(ctx)
+	return errors.Join(err, m.nothingShot())
+}
+
+// raftAwayAtStart: Pacemaker starts the service while no keeponed reaches another. The start waits, and succeeds when
+// they do again.
+func raftAwayAtStart(ctx context.Context, m *managed) error {
+	before, err := m.stand(ctx)
+	if err != nil {
+		return err
+	}
+	top := m.resources()[len(m.resources())-1] // of the promotable style the group: its volume stays
+	target := func(role string) error {
+		return m.crm(ctx, m.Node(1), "crm_resource", "--resource", top, "--meta", "--set-parameter", "target-role", "--parameter-value", role)
+	}
+	if err := errors.Join(target("Stopped"), m.crm(ctx, m.Node(1), "crm_resource", "--wait", "--timeout", "30s")); err != nil {
+		return err
+	}
+	if _, err := lab.AskVersion(ctx, m.address, session); err == nil {
+		return errors.New("the front-end answers, though its resource is disabled")
+	}
+	var errs []error
+	for _, n := range m.Nodes() {
+		errs = append(errs, n.Silence(ctx, lab.RaftTalk))
+	}
+	if err := errors.Join(append(errs, target("Started"), pass(ctx, 7*time.Second))...); err != nil {
+		return err
+	}
+	if at := m.inits(); len(at) > 0 {
+		return fmt.Errorf("a container was started on %v without a leader", at)
+	}
+	for _, n := range m.Nodes() {
+		errs = append(errs, n.Heal(ctx))
+	}
+	if err := errors.Join(append(errs, m.awaitManaged(ctx, managedBound))...); err != nil {
+		return err
+	}
+	status, err := m.Node(1).Exec(ctx, "cibadmin", "--query", "--scope", "status")
+	if err == nil && strings.Contains(status, `name="fail-count-`+m.resource()) {
+		err = errors.New("the start failed before it succeeded")
+	}
+	after, standErr := m.stand(ctx)
+	if after.node != nil && after.init == before.init {
+		err = errors.Join(err, fmt.Errorf("it was never stopped: %s", after))
+	}
+	return errors.Join(err, standErr, m.nothingShot())
+}
+
+// inits are the nodes on which the service's container runs.
+func (m *managed) inits() []string {
+	var at []string
+	for _, n := range m.Nodes() {
+		if _, err := containerInit(n); err == nil {
+			at = append(at, n.Name)
+		}
+	}
+	return at
+}
