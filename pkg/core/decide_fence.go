@@ -102,7 +102,8 @@ func (d *decider) needsShot(targets []Target) bool {
 }
 
 // mayShoot reports whether power-off may be ordered: the node still lives as that instance, which is not proven
-// off, and Raft keeps its quorum without the node: live votes count.
+// off, and Raft keeps its quorum without the node: live votes count. A vote is its daemon's: reports come the way
+// Raft's messages go, heartbeats do not, and a guard lives on without its daemon.
 func (d *decider) mayShoot(target NodeName, instance Instance) bool {
 	if spec := d.s.Spec.Node(target); spec == nil || spec.BMC == nil {
 		return false
@@ -113,7 +114,8 @@ func (d *decider) mayShoot(target NodeName, instance Instance) bool {
 	}
 	live := 0
 	for _, name := range d.v.Voters {
-		if name != target && d.v.Nodes[name].Live == LiveOnline {
+		v := d.v.Nodes[name]
+		if name != target && v.Live == LiveOnline && (name == d.v.Self || v.Report != nil) {
 			live++
 		}
 	}

@@ -27,6 +27,11 @@ func TestMayShoot(t *testing.T) {
 		"heard as new":  {func(_ *State, v View) { v.Nodes["b"] = NodeView{Live: LiveOnline, Instance: "b2"} }, false},
 		"proven off":    {func(s *State, _ View) { *s = apply(t, *s, evidence) }, false},
 		"one vote away": {func(_ *State, v View) { v.Nodes["c"] = NodeView{Live: LiveDown} }, false},
+		"heard, and no vote": {func(_ *State, v View) {
+			c := v.Nodes["c"]
+			c.Report = nil
+			v.Nodes["c"] = c
+		}, false},
 	} {
 		s := bed(t)
 		v := online(s, "a")
