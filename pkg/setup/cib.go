@@ -71,7 +71,20 @@ type Operation struct {
 	Interval string `xml:"interval,attr"`
 	Timeout  string `xml:"timeout,attr,omitempty"`
 	Role     string `xml:"role,attr,omitempty"`
+	OnFail   string `xml:"on-fail,attr,omitempty"`
+	Params   []Set  `xml:"instance_attributes"`
 }
+
+// depth is a monitor's OCF_CHECK_LEVEL; "0" if it has none.
+func (o Operation) depth() string {
+	if level, ok := value(o.Params, checkLevel); ok {
+		return level
+	}
+	return "0"
+}
+
+// checkLevel is the parameter of a monitor that says how deep it looks.
+const checkLevel = "OCF_CHECK_LEVEL"
 
 // Group starts its resources in order, on one node.
 type Group struct {

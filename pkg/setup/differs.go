@@ -129,10 +129,18 @@ func (d *differ) operation(what string, want Operation, live []Operation) {
 	if want.Role != "" {
 		words += " of the role " + want.Role
 	}
-	i := slices.IndexFunc(live, func(o Operation) bool { return o.Name == want.Name && role(o.Role) == role(want.Role) })
+	if want.depth() != "0" {
+		words += " with " + checkLevel + "=" + want.depth()
+	}
+	i := slices.IndexFunc(live, func(o Operation) bool {
+		return o.Name == want.Name && role(o.Role) == role(want.Role) && o.depth() == want.depth()
+	})
 	if i < 0 {
 		d.say("%s: %s is missing: it needs interval %s, timeout %s", what, words, want.Interval, want.Timeout)
 		return
+	}
+	if want.OnFail != "" && live[i].OnFail != want.OnFail {
+		d.say("%s: %s has no on-fail=%s", what, words, want.OnFail)
 	}
 	need, _ := parseSpan(want.Timeout)
 	switch got, ok := parseSpan(live[i].Timeout); {

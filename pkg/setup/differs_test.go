@@ -52,6 +52,12 @@ func TestDiffers(t *testing.T) {
 		{"no monitor of the holder", []string{`timeout="20s" role="Promoted"`, `timeout="20s" role="Slave"`}, []string{
 			"resource rbd-one: operation monitor of the role Promoted is missing: it needs interval 10s, timeout 20s",
 		}},
+		{"no monitor that asks the probes", []string{`name="OCF_CHECK_LEVEL" value="20"`, `name="OCF_CHECK_LEVEL" value="10"`}, []string{
+			"resource container-one: operation monitor with OCF_CHECK_LEVEL=20 is missing: it needs interval 30s, timeout 20s",
+		}},
+		{"a controller that Pacemaker restarts", []string{`timeout="20s" on-fail="ignore"`, `timeout="20s"`}, []string{
+			"resource keepone-controller: operation start has no on-fail=ignore",
+		}},
 		{"a parameter", []string{`name="service" value="one"`, `name="service" value="two"`}, []string{
 			"resource container-one: parameter service is two: it must be one",
 		}},

@@ -133,6 +133,10 @@ func create(m Primitive) []string {
 		if o.Role != "" {
 			words = append(words, "role="+o.Role)
 		}
+		if o.OnFail != "" {
+			words = append(words, "on-fail="+o.OnFail)
+		}
+		words = append(words, pairs(o.Params)...)
 	}
 	if len(m.Meta) > 0 {
 		words = append(append(words, "meta"), pairs(m.Meta)...)

@@ -64,6 +64,10 @@ const (
 	startAdvertised = 180 * time.Second // of a promotion, too
 	stopAdvertised  = 120 * time.Second // of a demotion, too
 	short           = 20 * time.Second
+
+	// depthProbes is the monitor that asks the front-end's probes. It looks at a slower pace than the one that asks the
+	// kernel: one answer that is missing restarts the service.
+	depthProbes = "20"
 )
 
 // runDefault is the agents' own default of run_dir.
@@ -132,7 +136,11 @@ func (b *builder) properties() {
 func (b *builder) controller() {
 	p := ocf(controller, "keepone", "controller")
 	p.Params = b.params(controller)
-	p.Ops = ops(controller, op{"start", "", 0, 90 * time.Second}, op{"stop", "", 0, short}, op{"monitor", "", 10 * time.Second, short})
+	// A dead keeponed is systemd's to mend. Pacemaker shall show it, and not try: its own restart would take a node's
+	// attributes away from below a service that lives on, and hold up everything else while it waits.
+	p.Ops = ops(controller,
+		op{name: "start", timeout: short, onFail: "ignore"}, op{name: "stop", timeout: short},
+		op{name: "monitor", interval: 10 * time.Second, timeout: short, onFail: "ignore"})
 	b.clone(Clone{ID: controller + "-clone", Meta: set(controller+"-clone-meta", "interleave", "true"), Primitive: p})
 }
 
@@ -156,18 +164,19 @@ func (b *builder) promotable(svc core.ServiceSpec) {
 	p := ocf(rbd, "keepone", "rbd")
 	p.Params = b.params(rbd, "service", name)
 	p.Ops = ops(rbd,
-		op{"start", "", 0, 60 * time.Second}, op{"promote", "", 0, startBound(svc)},
+		op{name: "start", timeout: 60 * time.Second}, op{name: "promote", timeout: startBound(svc)},
 		// Demote and stop end all of the service that is still here: the container's own limit counts for them, too.
-		op{"demote", "", 0, stopBound(svc)}, op{"stop", "", 0, stopBound(svc)},
-		op{"monitor", "Promoted", 10 * time.Second, short},
-		op{"monitor", "Unpromoted", 11 * time.Second, short}) // two monitors need two intervals
+		op{name: "demote", timeout: stopBound(svc)}, op{name: "stop", timeout: stopBound(svc)},
+		op{name: "monitor", role: "Promoted", interval: 10 * time.Second, timeout: short},
+		op{name: "monitor", role: "Unpromoted", interval: 11 * time.Second, timeout: short}) // two monitors need two intervals
 	meta := append([]string{"promotable", "true", "promoted-max", "1", "promoted-node-max", "1", "clone-node-max", "1", "interleave", "true"}, failures(svc)...)
 	b.clone(Clone{ID: clone, Meta: set(clone+"-meta", meta...), Primitive: p})
 
 	fs := ocf(FileSystem(svc.Name), "heartbeat", "Filesystem")
 	fs.Params = set(fs.ID+"-params", "device", b.o.Run+"/dev/"+name, "directory", b.o.Volumes+"/"+name, "fstype", svc.Volume.FS)
 	fs.Ops = ops(fs.ID, // what the agent advertises
-		op{"start", "", 0, 60 * time.Second}, op{"stop", "", 0, 60 * time.Second}, op{"monitor", "", 20 * time.Second, 40 * time.Second})
+		op{name: "start", timeout: 60 * time.Second}, op{name: "stop", timeout: 60 * time.Second},
+		op{name: "monitor", interval: 20 * time.Second, timeout: 40 * time.Second})
 	b.cib.Resources.Groups = append(b.cib.Resources.Groups, Group{
 		ID: group, Meta: set(group+"-meta", failures(svc)...), Primitives: []Primitive{fs, b.container(svc, "container")},
 	})
@@ -196,8 +205,9 @@ func (b *builder) container(svc core.ServiceSpec, mode string) Primitive {
 	p := ocf(Container(svc.Name), "keepone", "container")
 	p.Params = b.params(p.ID, "service", string(svc.Name), "mode", mode)
 	p.Ops = ops(p.ID,
-		op{"start", "", 0, startBound(svc)}, op{"stop", "", 0, stopBound(svc)},
-		op{"monitor", "", 10 * time.Second, short})
+		op{name: "start", timeout: startBound(svc)}, op{name: "stop", timeout: stopBound(svc)},
+		op{name: "monitor", interval: 10 * time.Second, timeout: short},
+		op{name: "monitor", interval: 30 * time.Second, timeout: short, depth: depthProbes})
 	return p
 }
 
@@ -294,7 +304,7 @@ func (b *builder) fenceBMC(n core.NodeSpec) string {
 func (b *builder) device(id, agent string, params ...string) {
 	b.cib.Resources.Primitives = append(b.cib.Resources.Primitives, Primitive{
 		ID: id, Class: "stonith", Type: agent, Params: set(id+"-params", params...),
-		Ops: ops(id, op{"monitor", "", 60 * time.Second, 30 * time.Second}),
+		Ops: ops(id, op{name: "monitor", interval: 60 * time.Second, timeout: 30 * time.Second}),
 	})
 }
 
@@ -307,6 +317,8 @@ type op struct {
 	role     string
 	interval time.Duration
 	timeout  time.Duration
+	depth    string // OCF_CHECK_LEVEL, empty: the agent's own
+	onFail   string // empty: Pacemaker's own
 }
 
 func ops(resource string, list ...op) []Operation {
@@ -316,7 +328,13 @@ func ops(resource string, list ...op) []Operation {
 		if o.role != "" {
 			id += "-" + strings.ToLower(o.role)
 		}
-		out = append(out, Operation{ID: id, Name: o.name, Interval: span(o.interval), Timeout: span(o.timeout), Role: o.role})
+		made := Operation{Name: o.name, Interval: span(o.interval), Timeout: span(o.timeout), Role: o.role, OnFail: o.onFail}
+		if o.depth != "" {
+			id += "-" + o.depth
+			made.Params = set(id+"-params", checkLevel, o.depth)
+		}
+		made.ID = id
+		out = append(out, made)
 	}
 	return out
 }

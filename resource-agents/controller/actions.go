@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -18,17 +19,29 @@ type watch struct {
 	Services []core.ServiceName // whose attributes were published
 	Lost     time.Time          // since when no leader with a quorum is in touch; zero: one is
 	Cleared  bool               // attributes were taken away since the daemon died
+	Owed     bool               // the daemon was away at the start: it is yet to be asked to publish
 }
 
 const memory = "controller"
 
 func (a *agent) node() node.Node { return a.open(string(a.runDir), string(a.socket)) }
 
-// start waits until the daemon takes part in the election, and has it publish what the node may do.
+// startWait is for a daemon that starts and a cluster that elects its leader. Pacemaker does nothing new anywhere, not even
+// fail over, while a start goes on: so it must not last as long as a dead daemon does.
+const startWait = 10 * time.Second
+
+// start waits a while until the daemon takes part in the election, and has it publish what the node may do. If it does
+// not, the start fails, and a monitor has it publish once it is back.
 func (a *agent) start(ctx context.Context, _ ocf.Call) (ocf.Code, error) {
 	n := a.node()
-	h, err := n.Ready(ctx, nil)
+	short, cancel := context.WithTimeout(ctx, startWait)
+	defer cancel()
+	h, err := n.Ready(short, nil)
 	if err != nil {
+		var f *ocf.Failure
+		if errors.As(err, &f) && f.Code == ocf.ErrGeneric { // else waiting mends nothing
+			err = errors.Join(err, n.Remember(memory, watch{Owed: true}))
+		}
 		return ocf.ErrGeneric, err
 	}
 	if err := n.Publish(ctx, op.Publish{}); err != nil {
@@ -74,12 +87,21 @@ func (a *agent) monitor(ctx context.Context, c ocf.Call) (ocf.Code, error) {
 		a.bury(ctx, c, n, w)
 		return ocf.ErrGeneric, fmt.Errorf("keeponed is dead: %w", err)
 	}
+	if w.Owed && h.Healthy && h.Quorum {
+		if err := n.Publish(ctx, op.Publish{}); err != nil {
+			return ocf.ErrGeneric, fmt.Errorf("publish the election: %w", err)
+		}
+		w.Owed = false
+		if err := n.Remember(memory, w); err != nil {
+			return ocf.ErrGeneric, err
+		}
+	}
 	return a.judge(n, w, h)
 }
 
 // judge is about a daemon that answers.
 func (a *agent) judge(n node.Node, w watch, h op.Health) (ocf.Code, error) {
-	now := watch{Services: w.Services, Lost: w.Lost}
+	now := watch{Services: w.Services, Lost: w.Lost, Owed: w.Owed}
 	if list := services(h); len(list) > 0 {
 		now.Services = list
 	}

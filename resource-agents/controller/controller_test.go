@@ -72,6 +72,28 @@ func TestStartNeedsTheElection(t *testing.T) {
 	})
 }
 
+// A daemon that is away at the start fails it, soon: Pacemaker does nothing else meanwhile. Once it is back a monitor
+// has it publish what the start could not.
+func TestStartWithoutDaemon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := nodetest.New(t)
+		w.Away = true
+		began := time.Now()
+		expect(t, w, ocf.Start, ocf.ErrGeneric, "not ready in time", "")
+		if took := time.Since(began); took > 15*time.Second {
+			t.Errorf("the start took %s", took)
+		}
+		expect(t, w, ocf.Monitor, ocf.ErrGeneric, "keeponed is dead", "")
+		w.Away, w.Health.Quorum = false, false
+		expect(t, w, ocf.Monitor, ocf.Success, "", "")
+		w.Health.Quorum = true
+		expect(t, w, ocf.Monitor, ocf.Success, "", published)
+		expect(t, w, ocf.Monitor, ocf.Success, "", "")
+		expect(t, w, ocf.Stop, ocf.Success, "", withdrawn)
+		expect(t, w, ocf.Monitor, ocf.NotRunning, "", "")
+	})
+}
+
 // A leader may be away for the grace, counted from the first monitor that missed it, and anew after each return.
 func TestGrace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
