@@ -249,9 +249,10 @@ func (a *App) storageHelpers() worker.Helpers { return a.storage.helpers }
 func (a *App) work(ctx context.Context) {
 	f := &fencer{app: a, done: map[uint64]int{}}
 	for _, loop := range []func(context.Context){
-		a.guard.run, a.reportLoop, a.publisher.loop, f.loop, a.leadLoop, a.memberLoop,
+		a.guard.run, a.reportLoop, f.loop, a.leadLoop, a.memberLoop,
 		func(ctx context.Context) {
 			if a.catchUp(ctx) == nil {
+				a.wait.Go(func() { a.publisher.loop(ctx) })
 				_ = a.agent.Run(ctx)
 			}
 		},

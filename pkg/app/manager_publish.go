@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/keepone-ha/keepone/pkg/api"
@@ -45,6 +46,7 @@ type publisher struct {
 	to    attributes
 	path  string
 	again chan struct{} // 1
+	begun atomic.Bool   // see loop
 
 	mu     sync.Mutex
 	wanted published
@@ -145,8 +147,10 @@ func (p *publisher) forget(left published) {
 	}
 }
 
-// loop publishes whatever changes.
+// loop publishes whatever changes. It begins once this node's State is as new as its leader's: what a daemon that has
+// just started believes of a holder is old, or nothing, and would have its service moved.
 func (p *publisher) loop(ctx context.Context) {
+	p.begun.Store(true)
 	for ctx.Err() == nil {
 		if err := p.push(ctx); err != nil && ctx.Err() == nil {
 			p.log.Warn("attributes are not published; trying again", "err", err)
@@ -163,6 +167,9 @@ func (p *publisher) loop(ctx context.Context) {
 func (p *publisher) push(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, publishLimit)
 	defer cancel()
+	if !p.begun.Load() {
+		return nil
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	want := p.values()

@@ -283,6 +283,7 @@ func newPress(t *testing.T) *press {
 // restart is a new daemon on the same node.
 func (pr *press) restart() {
 	pr.p = newPublisher(pr.run, pr.crib, slog.New(slog.DiscardHandler), func() map[core.ServiceName]core.Able { return pr.able })
+	pr.p.begun.Store(true)
 }
 
 func (pr *press) ask(asked ...op.Publish) {
@@ -367,6 +368,19 @@ func TestPublishRestart(t *testing.T) {
 }
 
 // TestPublishDamaged: a file that can't be read must not keep the daemon from its other work, nor stay.
+// A daemon that has just started knows nothing of what its node holds: it says nothing until it does.
+func TestPublishNothingYet(t *testing.T) {
+	pr := newPress(t)
+	pr.p.begun.Store(false)
+	pr.able = map[core.ServiceName]core.Able{"one": {}}
+	if err := pr.p.change(op.Publish{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := pr.p.push(t.Context()); err != nil || len(pr.crib.did) > 0 {
+		t.Errorf("did %v, %v", pr.crib.did, err)
+	}
+}
+
 func TestPublishDamaged(t *testing.T) {
 	pr := newPress(t)
 	pr.ask(elections)
