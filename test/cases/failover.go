@@ -82,22 +82,18 @@ func doAndAwait(ctx context.Context, address string, bound time.Duration, holder
 
 // awaitAnswerElsewhere waits for an answer that can't be the old holder's last: the front-end must first be gone.
 func awaitAnswerElsewhere(ctx context.Context, address string, bound time.Duration, after time.Time) (time.Time, error) {
-	if err := awaitGone(ctx, address, bound); err != nil {
-		return time.Time{}, err
-	}
-	return lab.AwaitAnswer(ctx, address, session, bound-time.Since(after))
-}
-
-// awaitGone waits until the front-end does not answer.
-func awaitGone(ctx context.Context, address string, bound time.Duration) error {
-	return await(ctx, bound, "front-end gone", func() error {
+	gone := func() error {
 		short, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
 		defer cancel()
 		if _, err := lab.AskVersion(short, address, session); err == nil {
 			return fmt.Errorf("the front-end still answers")
 		}
 		return nil
-	})
+	}
+	if err := await(ctx, bound, "front-end gone", gone); err != nil {
+		return time.Time{}, err
+	}
+	return lab.AwaitAnswer(ctx, address, session, bound-time.Since(after))
 }
 
 // lastEvent is the newest event of a kind about the service.

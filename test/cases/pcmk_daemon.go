@@ -16,6 +16,7 @@ func init() {
 	}
 	addManaged("daemon-killed", managedKind{style: stylePromotable}, daemonKilled)
 	addManaged("stale-attribute", managedKind{style: styleOne}, staleAttribute)
+	addManaged("rejoined-without-daemon", managedKind{style: stylePromotable, cib: quickController}, rejoinedWithoutDaemon)
 	addManaged("daemon-stopped-elsewhere", managedKind{style: styleOne, cib: quickController}, daemonStoppedElsewhere)
 }
 
@@ -76,6 +77,24 @@ func daemonStoppedElsewhere(ctx context.Context, m *managed) error {
 	}
 	dead := m.last(holder)
 	if err := errors.Join(dead.Stop(ctx, lab.Daemon), m.controllerFailed(ctx, dead)); err != nil {
+		return err
+	}
+	_, _, err = m.loses(ctx, powerCut)
+	return err
+}
+
+// rejoinedWithoutDaemon: a node takes part in Pacemaker again, without keeponed: what Pacemaker starts there does not keep
+// the others from a failover.
+func rejoinedWithoutDaemon(ctx context.Context, m *managed) error {
+	holder, _, err := m.holder(ctx, m.anyUp())
+	if err != nil {
+		return err
+	}
+	dead := m.last(holder)
+	if err := errors.Join(
+		dead.Stop(ctx, lab.Daemon), dead.Stop(ctx, lab.Pacemakerd), dead.Stop(ctx, lab.Corosync), dead.StartPacemaker(ctx),
+		m.AwaitPacemaker(ctx, formLimit), pass(ctx, 2*time.Second),
+	); err != nil {
 		return err
 	}
 	_, _, err = m.loses(ctx, powerCut)

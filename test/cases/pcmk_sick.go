@@ -12,6 +12,7 @@ import (
 )
 
 func init() {
+	addManaged("blocklisted-by-hand", managedKind{style: styleOne, cib: quickMonitors, edit: quickStop}, blocklistedForGood)
 	for _, style := range []string{styleOne, stylePromotable} {
 		addManaged("front-end-dead-"+style, managedKind{style: style, cib: quickMonitors, edit: quickStop}, frontEndDead)
 		addManaged("blocklisted-"+style, managedKind{style: style, cib: quickMonitors, edit: quickStop}, blocklisted)
@@ -45,17 +46,40 @@ func frontEndDead(ctx context.Context, m *managed) error {
 	})
 }
 
-// blocklisted: somebody cuts the volume's client off below a running container. It comes back with another client.
+// blocklisted: somebody cuts the volume's client off for an hour below a running container. That is too short for the next
+// one to start safely; a keyring that may makes it last, and the service is back with another client by itself.
 func blocklisted(ctx context.Context, m *managed) error {
-	return m.recovers(ctx, func(ctx context.Context, s stand) error {
-		_, err := m.Ceph(ctx, "osd", "blocklist", "add", s.client)
+	mend := `profile rbd, allow command "osd blocklist" with blocklistop=rm`
+	if err := m.SetCaps(ctx, lab.CephUser, "mon", mend, "osd", "profile rbd"); err != nil {
 		return err
-	}, func(before, after stand) error {
-		if after.client == before.client || after.epoch <= before.epoch {
-			return fmt.Errorf("it stood at %s and now at %s: expected another client and epoch", before, after)
+	}
+	return m.recovers(ctx, m.blocklist, anotherClient)
+}
+
+// blocklistedForGood: with a keyring that may not, keepone says what a person has to do, and goes on when it is done.
+func blocklistedForGood(ctx context.Context, m *managed) error {
+	return m.recovers(ctx, func(ctx context.Context, s stand) error {
+		if err := m.blocklist(ctx, s); err != nil {
+			return err
 		}
-		return nil
-	})
+		if err := m.awaitSaid(ctx, managedBound, m.anyUp(), past, "ceph osd blocklist rm "+s.client); err != nil {
+			return err
+		}
+		_, err := m.Ceph(ctx, "osd", "blocklist", "rm", s.client)
+		return err
+	}, anotherClient)
+}
+
+func (m *managed) blocklist(ctx context.Context, s stand) error {
+	_, err := m.Ceph(ctx, "osd", "blocklist", "add", s.client)
+	return err
+}
+
+func anotherClient(before, after stand) error {
+	if after.client == before.client || after.epoch <= before.epoch {
+		return fmt.Errorf("it stood at %s and now at %s: expected another client and epoch", before, after)
+	}
+	return nil
 }
 
 // recovers does something bad that Pacemaker's monitor has to find, and expects the service back, anew, with nothing lost.
@@ -73,25 +97,24 @@ func (m *managed) recovers(ctx context.Context, bad func(context.Context, stand)
 	if err := bad(ctx, before); err != nil {
 		return err
 	}
-	if err := awaitGone(ctx, m.address, managedBound); err != nil {
+	if err := await(ctx, managedBound, "the service anew", func() error {
+		after, err := m.standNow(ctx)
+		if err != nil {
+			return err
+		}
+		return anew(before, after)
+	}); err != nil {
 		return err
 	}
-	if _, err := client.AwaitAck(ctx, time.Now(), managedBound); err != nil {
-		return err
-	}
-	m.Logf("longest gap %s", client.GapAround(began).Length())
-	if err := errors.Join(m.awaitManaged(ctx, managedBound), written()); err != nil {
-		return err
-	}
-	after, err := m.stand(ctx)
-	return errors.Join(err, anew(before, after), m.nothingShot())
+	m.Logf("anew after %s", time.Since(began))
+	return errors.Join(m.awaitManaged(ctx, managedBound), written(), m.nothingShot())
 }
 
 // quickFailures has one failed start send the service on, and forgets it after a few seconds.
 func quickFailures(cib string) string {
 	return strings.NewReplacer(
 		`name="migration-threshold" value="3"`, `name="migration-threshold" value="1"`,
-		`name="failure-timeout" value="600s"`, `name="failure-timeout" value="6s"`,
+		`name="failure-timeout" value="600s"`, `name="failure-timeout" value="3s"`,
 		`name="cluster-recheck-interval" value="60s"`, `name="cluster-recheck-interval" value="2s"`,
 	).Replace(cib)
 }
