@@ -170,11 +170,22 @@ func forgetLoops(before map[int]bool) {
 	}
 }
 
-// releaseLoops detaches the devices whose backing file is on one of these file systems.
-func releaseLoops(minors map[uint32]bool) error {
+// attachedLoops are the devices that have a backing file now. It asks none of them: see loopBound.
+func attachedLoops() map[string]bool {
+	files, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	found := map[string]bool{}
+	for _, f := range files {
+		found["/dev/"+filepath.Base(filepath.Dir(filepath.Dir(f)))] = true
+	}
+	return found
+}
+
+// releaseLoops detaches those of the devices that are over one of these file systems. The file system's number alone does
+// not say enough: once it went away the kernel gives its number to the next one, of another node or lab.
+func releaseLoops(devices map[string]bool, minors map[uint32]bool) error {
 	var errs []error
 	for _, l := range listLoops() {
-		if l.major == 0 && minors[l.minor] {
+		if devices[l.path] && l.major == 0 && minors[l.minor] {
 			errs = append(errs, l.detach())
 		}
 	}
