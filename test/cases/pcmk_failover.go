@@ -58,12 +58,15 @@ func managedColdStart(ctx context.Context, m *managed) error {
 	return errors.Join(err, nothingLost(v))
 }
 
-// managedPowerCut: the holder loses its power, and is neither leader nor DC.
+// managedPowerCut: the holder loses its power, and is neither leader nor DC. The service goes to one node and stays.
 func managedPowerCut(ctx context.Context, m *managed) error {
 	if err := m.awaitSettled(ctx); err != nil {
 		return err
 	}
-	_, _, err := m.loses(ctx, powerCut)
+	before, after, err := m.loses(ctx, powerCut)
+	if err == nil && after.epoch != before.epoch+1 {
+		err = fmt.Errorf("epoch %d became %d: it went to more than one node", before.epoch, after.epoch)
+	}
 	return err
 }
 
