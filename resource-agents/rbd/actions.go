@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/keepone-ha/keepone/pkg/core"
 	"github.com/keepone-ha/keepone/pkg/ocf"
@@ -17,6 +18,7 @@ import (
 // part is what the agent remembers from start to stop: this node takes part.
 type part struct {
 	Score node.Score // as it was last set
+	Owed  bool       // keeponed is yet to be asked to keep the score: it was away
 }
 
 func (a *agent) node() node.Node        { return a.open(string(a.runDir), string(a.socket)) }
@@ -26,17 +28,32 @@ func (a *agent) publish(c ocf.Call) op.Publish {
 	return op.Publish{Service: a.name(), Promotion: node.Promotion(c.Instance)}
 }
 
-// start waits until this node could be given the volume, then says so: it takes part from here on.
+// startWait is for a node that has just booted. Pacemaker does nothing new anywhere, not even fail over, while a start
+// goes on: so it must not last as long as a dead daemon does.
+const startWait = 5 * time.Second
+
+// start says that this node takes part from here on. It waits a while until the node could be given the volume, and then
+// goes on without: a node without a score is not promoted, and a monitor sets it once there is one. A start that failed
+// would be tried again and then given up, for longer than what was wrong may last.
 func (a *agent) start(ctx context.Context, c ocf.Call) (ocf.Code, error) {
 	n := a.node()
-	h, err := n.Ready(ctx, func(h op.Health) (bool, error) { return node.Able(h, a.name()) })
-	if err != nil {
+	short, cancel := context.WithTimeout(ctx, startWait)
+	defer cancel()
+	p := part{Score: node.NoScore}
+	h, err := n.Ready(short, func(h op.Health) (bool, error) { return node.Able(h, a.name()) })
+	var f *ocf.Failure
+	switch {
+	case err == nil:
+		p.Score = node.Score(h.Services[a.name()].Score)
+		a.tell(ctx, c, n, p.Score)
+	case errors.As(err, &f) && f.Code != ocf.ErrGeneric: // waiting mends nothing
 		return ocf.ErrGeneric, err
+	default:
+		c.Note("this node takes part and can't be promoted yet: %v", err)
 	}
-	p := part{Score: node.Score(h.Services[a.name()].Score)}
-	a.tell(ctx, c, n, p.Score)
 	if err := n.Publish(ctx, a.publish(c)); err != nil {
-		c.Note("keeponed will not keep the promotion score: %v", err)
+		p.Owed = true
+		c.Note("keeponed does not keep the promotion score yet: %v", err)
 	}
 	return ocf.Success, n.Remember(a.memory(), p)
 }
@@ -132,6 +149,11 @@ func (a *agent) rescore(ctx context.Context, c ocf.Call, n node.Node, p part, ma
 	h, err := n.Health(ctx)
 	if err != nil || !h.Quorum {
 		return // nothing is known that is newer
+	}
+	if p.Owed && n.Publish(ctx, a.publish(c)) == nil {
+		if p.Owed = false; n.Remember(a.memory(), p) != nil {
+			return
+		}
 	}
 	score := node.NoScore
 	if able := h.Services[a.name()]; able.OK {

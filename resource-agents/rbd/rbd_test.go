@@ -149,34 +149,53 @@ func TestScoreFollows(t *testing.T) {
 	expect(t, w, ocf.Monitor, ocf.RunningPromoted, "", "")
 }
 
-// What waiting does not mend fails at once; the rest is waited for, and the last word is the reason.
-func TestStartWaits(t *testing.T) {
+// What waiting does not mend fails the start at once.
+func TestStartFails(t *testing.T) {
 	for name, tt := range map[string]struct {
 		change func(*nodetest.World)
 		code   ocf.Code
 		reason string
-		waits  bool
 	}{
-		"no daemon":       {func(w *nodetest.World) { w.Away = true }, ocf.ErrGeneric, "systemctl status keeponed", true},
-		"no leader":       {func(w *nodetest.World) { w.Health.Leader = "" }, ocf.ErrGeneric, "no keepone leader", true},
-		"no quorum":       {func(w *nodetest.World) { w.Health.Quorum = false }, ocf.ErrGeneric, "not sure of its quorum", true},
-		"unwell":          {func(w *nodetest.World) { w.Health.Healthy, w.Health.Why = false, "disk is full" }, ocf.ErrGeneric, "disk is full", true},
-		"not able":        {func(w *nodetest.World) { w.Health.Services["one"] = op.Able{Reason: "image out of reach"} }, ocf.ErrGeneric, "image out of reach", true},
-		"not its node":    {func(w *nodetest.World) { w.Health.Services["one"] = op.Able{Reason: "a witness", Barred: true} }, ocf.ErrInstalled, "a witness", false},
-		"no service":      {func(w *nodetest.World) { delete(w.Health.Services, "one") }, ocf.ErrArgs, `no service "one"`, false},
-		"not pacemaker's": {func(w *nodetest.World) { w.Health.Manager = core.ManagerKeepone }, ocf.ErrConfigured, "manager", false},
+		"not its node":    {func(w *nodetest.World) { w.Health.Services["one"] = op.Able{Reason: "a witness", Barred: true} }, ocf.ErrInstalled, "a witness"},
+		"no service":      {func(w *nodetest.World) { delete(w.Health.Services, "one") }, ocf.ErrArgs, `no service "one"`},
+		"not pacemaker's": {func(w *nodetest.World) { w.Health.Manager = core.ManagerKeepone }, ocf.ErrConfigured, "manager"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := nodetest.New(t)
+			tt.change(w)
+			expect(t, w, ocf.Start, tt.code, tt.reason, "")
+			expect(t, w, ocf.Monitor, ocf.NotRunning, "", "")
+		})
+	}
+}
+
+// The rest is waited for, not long, and then goes on without a score: a monitor sets it as soon as there is one.
+func TestStartWithoutScore(t *testing.T) {
+	const kept = "publish one master-vol off=false"
+	for name, tt := range map[string]struct {
+		change func(*nodetest.World)
+		did    string
+		then   string // by the first monitor after it was mended
+	}{
+		"no daemon": {func(w *nodetest.World) { w.Away = true }, "", kept + ", set master-vol=100"},
+		"no quorum": {func(w *nodetest.World) { w.Health.Quorum = false }, kept, "set master-vol=100"},
+		"not able":  {func(w *nodetest.World) { w.Health.Services["one"] = op.Able{Reason: "image out of reach"} }, kept, "set master-vol=100"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := nodetest.New(t)
+				well := w.Health
+				well.Services = map[core.ServiceName]op.Able{"one": {OK: true, Score: 100}}
 				tt.change(w)
 				began := time.Now()
-				expect(t, w, ocf.Start, tt.code, tt.reason, "")
-				took := time.Since(began)
-				if tt.waits != (took > 10*time.Second) || took >= 20*time.Second {
+				expect(t, w, ocf.Start, ocf.Success, "", tt.did)
+				if took := time.Since(began); took < 4*time.Second || took > 9*time.Second {
 					t.Errorf("took %v", took)
 				}
-				expect(t, w, ocf.Monitor, ocf.NotRunning, "", "")
+				expect(t, w, ocf.Monitor, ocf.Success, "", "")
+				w.Away, w.Health = false, well
+				expect(t, w, ocf.Monitor, ocf.Success, "", tt.then)
+				expect(t, w, ocf.Monitor, ocf.Success, "", "")
 			})
 		})
 	}

@@ -11,7 +11,7 @@ import (
 const long = `
 Holds the RBD volume of a keepone service, as a promotable clone.
 
-Started: this node takes part, and could be given the volume. Promoted: keepone granted it to this node, this node has
+Started: this node takes part, and is promoted no sooner than it could be given the volume. Promoted: keepone granted it to this node, this node has
 the image's exclusive lock, and the volume is mapped: the parameter device is a symbolic link to its block device, for
 ocf:heartbeat:Filesystem to mount. Demoting and stopping need neither keeponed nor quorum nor Ceph.
 
