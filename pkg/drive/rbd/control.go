@@ -117,7 +117,9 @@ func (i *Image) Blocklist(ctx context.Context, addresses []string) (uint64, erro
 	return epoch, i.conn.Barrier(ctx)
 }
 
-// blocklist adds what the mons don't list for long enough, and checks that they list it then.
+// blocklist adds what the mons don't list for long enough, and checks that they list it then. Adding does not lengthen
+// an entry that is there (OSDMap inserts): a shorter one, such as a person's of an hour, is taken off first. What its client
+// writes in between is as what it wrote before it was cut off: nothing acquires the lock until this has ended well (I6).
 func (c *Conn) blocklist(ctx context.Context, addresses []string) error {
 	for try := 0; ; try++ {
 		listed, err := c.blocklisted()
@@ -130,18 +132,33 @@ func (c *Conn) blocklist(ctx context.Context, addresses []string) error {
 		if len(missing) == 0 {
 			return nil
 		}
-		if try > 0 {
+		if try > 1 {
 			return fail(worker.CodeUnknown, "Ceph took %v on the blocklist but does not list it", missing)
 		}
 		for _, a := range missing {
 			if err := ctx.Err(); err != nil {
 				return fmt.Errorf("blocklist %s: %w", a, err)
 			}
+			if until, short := listed[normal(a)]; short && try > 0 {
+				if err := c.blocklistRemove(a, until); err != nil {
+					return err
+				}
+			}
 			if err := c.blocklistAdd(a, blocklistFor); err != nil {
 				return err
 			}
 		}
 	}
+}
+
+// blocklistRemove takes an entry off that ends too soon. The caps of 'profile rbd' do not allow it.
+func (c *Conn) blocklistRemove(address string, until time.Time) error {
+	_, err := c.command(map[string]any{"prefix": "osd blocklist", "blocklistop": "rm", "addr": address})
+	if no := errno(err); no == unix.EACCES || no == unix.EPERM {
+		return fail(worker.CodeNoCap, "somebody has %s on Ceph's blocklist until %s, which is too soon, and Ceph lengthens no entry: run `ceph osd blocklist rm %s`, keepone adds it again for good",
+			address, until.UTC().Format(time.RFC3339), address)
+	}
+	return classify(err, "take "+address+" off Ceph's blocklist")
 }
 
 func (c *Conn) blocklistAdd(address string, expire time.Duration) error {

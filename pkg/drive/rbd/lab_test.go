@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -177,6 +178,27 @@ func TestCheck(t *testing.T) {
 	}
 	_, err = control(t, "ha").Check(v)
 	wantCode(t, err, worker.CodeCephConfig)
+}
+
+// TestShortEntry: somebody has cut the client off for a while. That ends too soon, so it is made to last, or it is said
+// who can.
+func TestShortEntry(t *testing.T) {
+	const address = "10.9.9.9:0/77"
+	if out, err := cluster.Run(t.Context(), "ceph", "osd", "blocklist", "add", address, "600"); err != nil {
+		t.Fatalf("%v %s", err, out)
+	}
+	err := control(t, "ha").blocklist(t.Context(), []string{address})
+	wantCode(t, err, worker.CodeNoCap)
+	if !strings.Contains(err.Error(), "ceph osd blocklist rm "+address) {
+		t.Errorf("it does not say what to do: %v", err)
+	}
+	c := control(t, "mender")
+	if err := c.blocklist(t.Context(), []string{address}); err != nil {
+		t.Fatal(err)
+	}
+	if listed, err := c.blocklisted(); err != nil || time.Until(listed[address]) < blocklistMin {
+		t.Errorf("on the blocklist until %v, %v", listed[address], err)
+	}
 }
 
 // TestBounds measures what a take-over costs; the marks are far above what a calm machine needs.

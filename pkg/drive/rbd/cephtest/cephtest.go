@@ -85,6 +85,10 @@ func Start(dir string) (*Cluster, error) {
 		{"ceph-authtool", f("keyring"), "--gen-key", "-n", "client.admin", "--cap", "mon", "allow *", "--cap", "osd", "allow *"},
 		{"ceph-authtool", f("keyring"), "--gen-key", "-n", "osd.0", "--cap", "mon", "allow profile osd", "--cap", "osd", "allow *"},
 		{"ceph-authtool", f("keyring"), "--gen-key", "-n", "client.ha", "--cap", "mon", "profile rbd", "--cap", "osd", "profile rbd"},
+		{
+			"ceph-authtool", f("keyring"), "--gen-key", "-n", "client.mender",
+			"--cap", "mon", `profile rbd, allow command "osd blocklist" with blocklistop=rm`, "--cap", "osd", "profile rbd",
+		},
 		{"ceph-authtool", f("keyring"), "--gen-key", "-n", "client.weak", "--cap", "mon", "allow r", "--cap", "osd", "profile rbd"},
 		{"monmaptool", "--create", "--fsid", fsid, "--addv", "a", addrs, f("monmap")},
 		{"ceph-mon", "-c", f("ceph.conf"), "--mkfs", "-i", "a", "--monmap", f("monmap"), "--keyring", f("keyring")},
