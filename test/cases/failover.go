@@ -118,7 +118,7 @@ func (c *cluster) lastEvent(ctx context.Context, ask *lab.Node, kind string) (ev
 // nothingLost is an error if a record that was acknowledged is missing.
 func nothingLost(v lab.Verdict) error {
 	if len(v.Missing) > 0 {
-		return fmt.Errorf("acknowledged records are missing: %s", v)
+		return fmt.Errorf("acknowledged records are missing: %s: %v", v, v.Missing[:min(len(v.Missing), 5)])
 	}
 	return nil
 }

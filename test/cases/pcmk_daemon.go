@@ -16,8 +16,8 @@ func init() {
 	}
 	addManaged("daemon-killed", managedKind{style: stylePromotable}, daemonKilled)
 	addManaged("stale-attribute", managedKind{style: styleOne}, staleAttribute)
-	addManaged("rejoined-without-daemon", managedKind{style: stylePromotable, cib: quickController}, rejoinedWithoutDaemon)
-	addManaged("daemon-stopped-elsewhere", managedKind{style: styleOne, cib: quickController}, daemonStoppedElsewhere)
+	addManaged("rejoined-without-daemon", managedKind{style: stylePromotable, nodes: 5, cib: quickController}, rejoinedWithoutDaemon)
+	addManaged("daemon-stopped-elsewhere", managedKind{style: styleOne, nodes: 5, cib: quickController}, daemonStoppedElsewhere)
 }
 
 // quickController has the controller looked at every second, and gives a missing leader less patience, so that a case

@@ -12,7 +12,6 @@ import (
 )
 
 func init() {
-	addManaged("blocklisted-by-hand", managedKind{style: styleOne, cib: quickMonitors, edit: quickStop}, blocklistedForGood)
 	for _, style := range []string{styleOne, stylePromotable} {
 		addManaged("front-end-dead-"+style, managedKind{style: style, cib: quickMonitors, edit: quickStop}, frontEndDead)
 		addManaged("blocklisted-"+style, managedKind{style: style, cib: quickMonitors, edit: quickStop}, blocklisted)
@@ -53,33 +52,15 @@ func blocklisted(ctx context.Context, m *managed) error {
 	if err := m.SetCaps(ctx, lab.CephUser, "mon", mend, "osd", "profile rbd"); err != nil {
 		return err
 	}
-	return m.recovers(ctx, m.blocklist, anotherClient)
-}
-
-// blocklistedForGood: with a keyring that may not, keepone says what a person has to do, and goes on when it is done.
-func blocklistedForGood(ctx context.Context, m *managed) error {
 	return m.recovers(ctx, func(ctx context.Context, s stand) error {
-		if err := m.blocklist(ctx, s); err != nil {
-			return err
-		}
-		if err := m.awaitSaid(ctx, managedBound, m.anyUp(), past, "ceph osd blocklist rm "+s.client); err != nil {
-			return err
-		}
-		_, err := m.Ceph(ctx, "osd", "blocklist", "rm", s.client)
+		_, err := m.Ceph(ctx, "osd", "blocklist", "add", s.client)
 		return err
-	}, anotherClient)
-}
-
-func (m *managed) blocklist(ctx context.Context, s stand) error {
-	_, err := m.Ceph(ctx, "osd", "blocklist", "add", s.client)
-	return err
-}
-
-func anotherClient(before, after stand) error {
-	if after.client == before.client || after.epoch <= before.epoch {
-		return fmt.Errorf("it stood at %s and now at %s: expected another client and epoch", before, after)
-	}
-	return nil
+	}, func(before, after stand) error {
+		if after.client == before.client || after.epoch <= before.epoch {
+			return fmt.Errorf("it stood at %s and now at %s: expected another client and epoch", before, after)
+		}
+		return nil
+	})
 }
 
 // recovers does something bad that Pacemaker's monitor has to find, and expects the service back, anew, with nothing lost.
