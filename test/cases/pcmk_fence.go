@@ -121,7 +121,7 @@ func (m *managed) nothingStarts(ctx context.Context, watch time.Duration, lost *
 		}
 		for _, n := range v.Nodes {
 			if n.Name == lost.Name && !n.Unclean {
-				return fmt.Errorf("crm_mon believes %s fenced: %+v", lost.Name, n)
+				return fmt.Errorf("%s is believed to be fenced: %+v", lost.Name, n)
 			}
 		}
 		if at := m.twins(); len(at) > 0 {

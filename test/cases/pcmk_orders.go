@@ -147,10 +147,10 @@ func fullStop(ctx context.Context, m *managed) error {
 		return err
 	}
 	if at := m.twins(); len(at) > 0 {
-		return fmt.Errorf("the cluster manager has stopped, and the service runs on %v", at)
+		return fmt.Errorf("the service runs on %v, though Pacemaker has stopped", at)
 	}
 	if at, err := m.locker(ctx); err != nil || at != "" {
-		return errors.Join(fmt.Errorf("the cluster manager has stopped, and %q has the image's lock", at), err)
+		return errors.Join(fmt.Errorf("%q has the image's lock, though Pacemaker has stopped", at), err)
 	}
 	for _, n := range m.Nodes() {
 		if err := n.StartPacemaker(ctx); err != nil {
