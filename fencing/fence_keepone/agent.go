@@ -153,7 +153,7 @@ func (a *agent) fence(ctx context.Context) error {
 	if a.Action != ActionReboot || fenced.Proof != core.ProofBMCOff {
 		return nil // what came back is on; and what a person took off is for a person to switch on
 	}
-	if err := a.powerOn(ctx); err != nil && !a.Quiet {
+	if err := a.powerOn(ctx, true); err != nil && !a.Quiet {
 		fmt.Fprintf(a.err, "fence_keepone: %s is off, and was not switched on: %v\n", a.Plug, err)
 	}
 	return nil
@@ -162,12 +162,13 @@ func (a *agent) fence(ctx context.Context) error {
 func (a *agent) switchOn(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, a.PowerTimeout)
 	defer cancel()
-	return a.powerOn(ctx)
+	return a.powerOn(ctx, false)
 }
 
-// powerOn asks the daemon, and without one the BMC itself: no harm comes of a node that is on.
-func (a *agent) powerOn(ctx context.Context) error {
-	err := a.callDaemon(ctx, op.MethodPower, op.Power{Node: a.Plug, On: true}, nil)
+// powerOn asks the daemon, and without one the BMC itself: no harm comes of a node that is on. Later: the daemon may answer
+// before it is.
+func (a *agent) powerOn(ctx context.Context, later bool) error {
+	err := a.callDaemon(ctx, op.MethodPower, op.Power{Node: a.Plug, On: true, Later: later}, nil)
 	if !noAnswer(err) {
 		return err
 	}

@@ -172,13 +172,14 @@ func answers(v any, err error) func(json.RawMessage) (any, error) {
 var offProven = op.Fenced{Proof: core.ProofBMCOff, Scope: core.ScopeNode, Words: "read off twice"}
 
 func TestByDaemon(t *testing.T) {
-	switchedOn := 0
+	switchedOn, later := 0, false
 	look := op.Look{State: core.State{Spec: core.Spec{Nodes: []core.NodeSpec{{Name: "n1", BMC: &core.BMCSpec{}}, {Name: "n2", BMC: &core.BMCSpec{}}, {Name: "w"}}}}}
 	power := func(on bool, err error) func(json.RawMessage) (any, error) {
 		return func(body json.RawMessage) (any, error) {
 			var in op.Power
 			if json.Unmarshal(body, &in) == nil && in.On {
 				switchedOn++
+				later = in.Later
 			}
 			return op.Powered{On: on}, err
 		}
@@ -212,10 +213,13 @@ func TestByDaemon(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
 			r.daemon(t, row.methods)
-			switchedOn = 0
+			switchedOn, later = 0, false
 			code, out, stderr := r.call(t, row.call)
 			if code != row.code || !strings.Contains(out+stderr, row.says) || switchedOn != row.on {
 				t.Errorf("exit %d, want %d; switched on %d times, want %d; said %q %q, want %q", code, row.code, switchedOn, row.on, out, stderr, row.says)
+			}
+			if later != strings.Contains(row.call, "reboot") && row.on > 0 {
+				t.Errorf("left to the daemon: %v", later)
 			}
 			if r.server.said != nil {
 				t.Errorf("the agent spoke to the BMC itself: %q", r.server.said)

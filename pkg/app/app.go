@@ -68,8 +68,9 @@ type App struct {
 	publisher *publisher
 	prober    *prober
 
-	decideNow chan struct{} // 1
-	reportNow chan struct{} // 1
+	decideNow chan struct{}      // 1
+	reportNow chan struct{}      // 1
+	toPower   chan core.NodeName // what powerLoop is to switch on
 
 	stop []func() // named in order of starting, run from the last
 	wait sync.WaitGroup
@@ -106,6 +107,7 @@ func New(o Options) (*App, error) {
 		bmcs:      fence.NewReader(openBMC(id.Unseal)),
 		problems:  &bmcProblems{all: map[core.NodeName]string{}},
 		decideNow: make(chan struct{}, 1), reportNow: make(chan struct{}, 1),
+		toPower: make(chan core.NodeName, mostPowerOns),
 	}
 	a.claims = newClaims()
 	a.prober = &prober{id: id, exec: a.execIn}
@@ -259,7 +261,7 @@ func (a *App) work(ctx context.Context) {
 		func(ctx context.Context) {
 			a.storage.watch(ctx, a.replica.State, func() { nudge(a.reportNow) })
 		},
-		a.watchBMCs, a.manager.run,
+		a.watchBMCs, a.manager.run, a.powerLoop,
 	} {
 		a.wait.Go(func() { loop(ctx) })
 	}

@@ -22,6 +22,8 @@ const (
 	freshProof = 20 * time.Second
 	// powerLimit bounds one answer about power: a login with its retries, and for on the time a BMC takes to show it.
 	powerLimit = 10 * time.Second
+	// mostPowerOns is how many nodes may wait for powerLoop: a document names no more.
+	mostPowerOns = 15
 )
 
 // ClientScope says whether a proof of client scope is enough for the cluster manager. Whoever knows what runs on a node
@@ -160,16 +162,19 @@ func (a *App) opPower(ctx context.Context, c api.Caller, body json.RawMessage, _
 	if err := json.Unmarshal(body, &in); err != nil {
 		return nil, api.Refuse("read request: %v", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, powerLimit)
-	defer cancel()
-	a.bmcs.Update(a.replica.State().Spec.Nodes)
 	if in.On {
 		a.log.Info("ordering power on", "node", string(in.Node), "by", c.Name())
-		if err := a.bmcs.PowerOn(ctx, in.Node); err != nil {
-			return nil, fmt.Errorf("power %s on: %w", in.Node, err)
+		if in.Later && a.switchLater(in.Node) {
+			return op.Powered{}, nil
+		}
+		if err := a.powerOn(ctx, in.Node); err != nil {
+			return nil, err
 		}
 		return op.Powered{On: true}, nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, powerLimit)
+	defer cancel()
+	a.bmcs.Update(a.replica.State().Spec.Nodes)
 	power, err := a.bmcs.Power(ctx, in.Node)
 	if errors.Is(err, fence.ErrNoBMC) {
 		return nil, api.Refuse("%v", err)
@@ -178,6 +183,41 @@ func (a *App) opPower(ctx context.Context, c api.Caller, body json.RawMessage, _
 		return nil, fmt.Errorf("read power of %s: %w", in.Node, err)
 	}
 	return op.Powered{On: power == ipmi.On}, nil
+}
+
+func (a *App) powerOn(ctx context.Context, node core.NodeName) error {
+	ctx, cancel := context.WithTimeout(ctx, powerLimit)
+	defer cancel()
+	a.bmcs.Update(a.replica.State().Spec.Nodes)
+	if err := a.bmcs.PowerOn(ctx, node); err != nil {
+		return fmt.Errorf("power %s on: %w", node, err)
+	}
+	return nil
+}
+
+// switchLater leaves a node to powerLoop; false: too many wait.
+func (a *App) switchLater(node core.NodeName) bool {
+	select {
+	case a.toPower <- node:
+		return true
+	default:
+		return false
+	}
+}
+
+// powerLoop switches on what was fenced for a reboot. A BMC may take seconds to show it, and whoever waits for the fence
+// need not wait for that.
+func (a *App) powerLoop(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case node := <-a.toPower:
+			if err := a.powerOn(ctx, node); err != nil {
+				a.log.Warn("a fenced node was not switched on", "node", string(node), "err", err)
+			}
+		}
+	}
 }
 
 // saveFencing leaves on disk what the fence agent needs when this daemon is dead and no leader is found.

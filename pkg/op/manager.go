@@ -96,8 +96,9 @@ type Fenced struct {
 
 // Power reads a node's power from its BMC, or orders it on.
 type Power struct {
-	Node core.NodeName
-	On   bool
+	Node  core.NodeName
+	On    bool
+	Later bool // with On: the daemon sees to it after its answer
 }
 
 // Powered is what the BMC says.
