@@ -161,6 +161,7 @@ func (a *App) Start(ctx context.Context) (err error) {
 		return fmt.Errorf("start keeponed: %w", err)
 	}
 	a.onStop(func() { _ = a.replica.Stop() })
+	a.guard.raft = a.replica
 	a.manager = newManagerWatch(a.replica.Watch, a.leading.Load, func() { nudge(a.decideNow) })
 	a.warnIdentity()
 	a.peers.Handle(replica.MethodPropose, a.replica.HandlePropose)

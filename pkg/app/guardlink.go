@@ -25,7 +25,9 @@ const (
 // and answers them while this node leads.
 type guardLink struct {
 	app      *App
+	raft     ackRaft
 	receiver *guard.Receiver
+	send     func(core.NodeName, guard.Ack) error
 	beats    chan guard.Arrival // waiting for an ack
 	urgent   chan guard.Arrival // the same, not to be kept waiting
 
@@ -33,8 +35,19 @@ type guardLink struct {
 	last map[core.NodeName]guard.Arrival // the newest heartbeat of each node
 }
 
+// ackRaft is what an ack stands on.
+type ackRaft interface {
+	Leads() bool
+	VerifyQuorum(ctx context.Context) error
+	Term() uint64
+	State() core.State
+	Now() core.Time
+}
+
 func newGuardLink(a *App) *guardLink {
-	return &guardLink{app: a, beats: make(chan guard.Arrival, 256), urgent: make(chan guard.Arrival, 16), last: map[core.NodeName]guard.Arrival{}}
+	g := &guardLink{app: a, beats: make(chan guard.Arrival, 256), urgent: make(chan guard.Arrival, 16), last: map[core.NodeName]guard.Arrival{}}
+	g.send = func(to core.NodeName, ack guard.Ack) error { return g.receiver.SendAck(everyLink, to, ack) }
+	return g
 }
 
 // run keeps guard.conf true, hears, answers, and pokes.
@@ -150,7 +163,7 @@ func (g *guardLink) deliver(a guard.Arrival) {
 }
 
 func (g *guardLink) queue(to chan<- guard.Arrival, a guard.Arrival) {
-	if !g.app.replica.Leads() {
+	if !g.raft.Leads() {
 		return
 	}
 	select {
@@ -178,7 +191,7 @@ func (g *guardLink) answer(ctx context.Context) {
 			return
 		}
 		bounded, cancel := context.WithTimeout(ctx, ackLimit)
-		err := g.app.replica.VerifyQuorum(bounded)
+		err := g.raft.VerifyQuorum(bounded)
 		cancel()
 		if err != nil {
 			continue // no quorum, no ack: the leases run out
@@ -216,29 +229,29 @@ func (g *guardLink) gather(ctx context.Context) []guard.Arrival {
 
 // ack answers one heartbeat with the grants of its very instance.
 func (g *guardLink) ack(a guard.Arrival) {
-	state := g.app.replica.State()
+	state := g.raft.State()
 	node, ok := state.Nodes[a.Heartbeat.Node]
 	if !ok || node.Instance != a.Heartbeat.Instance {
 		return // I4: only a committed instance can hold anything
 	}
 	ack := guard.Ack{
 		Instance: a.Heartbeat.Instance, Seq: a.Heartbeat.Seq, Sent: a.Heartbeat.Sent,
-		Term: g.app.replica.Term(), Lease: state.Spec.Timing.Lease,
+		Term: g.raft.Term(), Lease: state.Spec.Timing.Lease,
 	}
 	leases := state.Leases(a.Heartbeat.Instance)
 	for _, t := range leases {
 		ack.Grants = append(ack.Grants, guard.Right{Service: t.Service, Epoch: t.Epoch})
 	}
 	if m := state.Maintenance; m.On && m.Accepted[node.Name] == node.Instance {
-		ack.Maintenance = max(0, m.End.Sub(g.app.replica.Now())) // I5: State knows of every holder without a lease
+		ack.Maintenance = max(0, m.End.Sub(g.raft.Now())) // I5: State knows of every holder without a lease
 	}
 	if !g.app.observer.Acking(ack.Grants, a.At) {
 		return
 	}
-	if now := g.app.replica.State(); !slices.Equal(now.Leases(a.Heartbeat.Instance), leases) {
+	if now := g.raft.State(); !slices.Equal(now.Leases(a.Heartbeat.Instance), leases) {
 		return // I3: a fence was ordered meanwhile, and may count on the lease as it was; the next heartbeat is soon
 	}
-	if err := g.receiver.SendAck(everyLink, a.Heartbeat.Node, ack); err != nil {
+	if err := g.send(a.Heartbeat.Node, ack); err != nil {
 		g.app.log.Debug("ack heartbeat", "node", string(a.Heartbeat.Node), "err", err)
 	}
 }

@@ -47,6 +47,12 @@ func (c *claims) add(name core.ServiceName, stage core.Stage) func() {
 	}
 }
 
+// during holds a claim for as long as f runs, however it ends: what nobody waits for any more must not be started.
+func (c *claims) during(name core.ServiceName, stage core.Stage, f func() (any, error)) (any, error) {
+	defer c.add(name, stage)()
+	return f()
+}
+
 func (c *claims) told() {
 	close(c.changed)
 	c.changed = make(chan struct{})
@@ -88,11 +94,17 @@ func (a *App) opClaim(ctx context.Context, _ api.Caller, body json.RawMessage, s
 	if err := mayClaim(a.replica.State().Spec, ask); err != nil {
 		return nil, err
 	}
+	defer nudge(a.reportNow)
+	return a.claims.during(ask.Service, ask.Stage, func() (any, error) {
+		nudge(a.reportNow)
+		return a.awaitClaimed(ctx, ask, send)
+	})
+}
+
+// awaitClaimed waits until the claim is met, its start has failed, or who asks has gone.
+func (a *App) awaitClaimed(ctx context.Context, ask op.Claim, send func(any) error) (any, error) {
 	began := time.Now()
 	failed := lastFailure(a.replica.State(), ask.Service, a.file.Name).ID
-	withdraw := a.claims.add(ask.Service, ask.Stage)
-	defer func() { withdraw(); nudge(a.reportNow) }()
-	nudge(a.reportNow)
 	told := ""
 	for {
 		state, changed := a.replica.Watch()

@@ -57,6 +57,20 @@ func TestClaims(t *testing.T) {
 	}
 }
 
+// TestClaimEndsWithItsCaller: nothing is started for an agent that waits no more.
+func TestClaimEndsWithItsCaller(t *testing.T) {
+	c, gone := newClaims(), errors.New("its caller hung up")
+	_, err := c.during("one", core.StageRunning, func() (any, error) {
+		if is, _ := c.Claimed("one"); !is {
+			t.Error("not claimed while its caller waits")
+		}
+		return nil, gone
+	})
+	if is, _ := c.Claimed("one"); is || !errors.Is(err, gone) {
+		t.Errorf("claimed %t, %v", is, err)
+	}
+}
+
 func TestMayClaim(t *testing.T) {
 	spec := core.Spec{Manager: core.ManagerPacemaker, Services: []core.ServiceSpec{{Name: "one"}}}
 	for ask, words := range map[op.Claim]string{

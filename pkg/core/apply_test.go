@@ -302,3 +302,13 @@ func TestRejoinStaysFenced(t *testing.T) {
 		t.Errorf("life is %s", s.Nodes["b"].Life)
 	}
 }
+
+// TestServiceComesBack: a service that was taken out of the document and put back goes on above its old epoch, for its
+// image carries that one (I2).
+func TestServiceComesBack(t *testing.T) {
+	s := bed(t, vacate, Configure{Expect: 1, Spec: testSpec("a b c w+w", "two")})
+	s = apply(t, s, Configure{Expect: 2, Spec: testSpec("a b c w+w", "one", "two")}, giveToC)
+	if g := s.Services["one"].Grant; g.Epoch != 2 {
+		t.Errorf("granted at epoch %d", g.Epoch)
+	}
+}

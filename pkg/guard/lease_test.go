@@ -190,6 +190,17 @@ func TestNewLeaderCountsOneLease(t *testing.T) {
 	}
 }
 
+// TestLedgerCount: the leader's count of a lease is longer than the holder's by what its clock may lag and what
+// scheduling may take (I5).
+func TestLedgerCount(t *testing.T) {
+	l := NewLedger(0, 3*time.Second, 500*time.Millisecond)
+	l.Acked(Right{"one", 1}, 10*sec)
+	want := (10 * sec).Add(3*time.Second + 3*time.Second/500 + 500*time.Millisecond)
+	if got := l.EndsAt(Right{"one", 1}); got != want {
+		t.Errorf("ends at %v, want %v", got, want)
+	}
+}
+
 func TestMemoryRoundTrip(t *testing.T) {
 	l := NewLeases(3 * time.Second)
 	l.Sent(1, 10*sec)

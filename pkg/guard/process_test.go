@@ -311,6 +311,57 @@ func TestStuck(t *testing.T) {
 	b.until("one is contained", func(h Heartbeat) bool { return states(h)["one"] == HeldContained })
 }
 
+// petted counts.
+type petted int
+
+func (p *petted) Pet() error { *p++; return nil }
+
+// The watchdog is pet while all is well, and left to bite once something is overdue (I5).
+func TestStuckIsLeftToTheWatchdog(t *testing.T) {
+	dog := new(petted)
+	g, err := New(Options{RunDir: t.TempDir(), Log: slog.New(slog.DiscardHandler), Petter: dog})
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := boottime.Time(time.Hour)
+	right := Right{"one", 1}
+	g.services["one"] = &service{record: release.Record{Service: "one", Epoch: 1}, state: HeldStuck, busy: true}
+	g.leases.See(right, now)
+	g.pet(now)
+	g.pet(now.Add(defaultLease + overdueAfter))
+	if *dog != 2 {
+		t.Errorf("pet %d times within the bounds", *dog)
+	}
+	g.pet(now.Add(defaultLease + overdueAfter + 1))
+	if *dog != 2 {
+		t.Error("the watchdog is kept from biting")
+	}
+}
+
+// An ack that was meant for an earlier life, or another cluster, gives nothing (I4).
+func TestAckIsForThisLife(t *testing.T) {
+	g, err := New(Options{RunDir: t.TempDir(), Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := Key{9}
+	g.conf = Conf{Cluster: "c", Node: "n1", Peers: []Peer{{Node: "n2", Key: key}}}
+	good := Ack{Cluster: "c", Node: "n2", Instance: g.instance, Seq: 5, Sent: sec, Term: 1, Lease: testLease, Grants: []Right{{"one", 1}}}
+	g.leases.Sent(5, sec)
+	earlier, other := good, good
+	earlier.Instance, other.Cluster = "an/earlier", "d"
+	for i, a := range []Ack{earlier, other, good} {
+		datagram, err := AppendAck(nil, a, &key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.take1(datagram)
+		if _, live := g.leases.Until(Right{"one", 1}, sec); live != (i == 2) {
+			t.Errorf("ack %+v: live %t", a, live)
+		}
+	}
+}
+
 func TestReceiverDropsReplaysAndForgeries(t *testing.T) {
 	b := newBench(t)
 	key := &b.conf.Peers[0].Key

@@ -171,6 +171,51 @@ func TestLeadContextDies(t *testing.T) {
 	})
 }
 
+// TestLeadsAfterBarrier: a new leader has what its predecessor committed, although nobody had told it that it was (I1).
+func TestLeadsAfterBarrier(t *testing.T) {
+	run(t, 3, func(t *testing.T, c *cluster) {
+		old := c.leader()
+		var cut sync.Once
+		for _, m := range c.nodes {
+			m.fsm.onApply = func(s core.State) { // the leader is the first to apply; nobody hears of it
+				if marked(s, 1) {
+					cut.Do(func() { c.isolate(old.opts.Self, true) })
+				}
+			}
+		}
+		if outcome, err := old.Propose(t.Context(), mark(1)); outcome != core.Done {
+			t.Fatalf("%v, %v", outcome, err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var wait sync.WaitGroup
+		led := 0
+		for _, m := range c.nodes {
+			if m == old {
+				continue
+			}
+			if marked(m.State(), 1) {
+				t.Fatal("a follower was told")
+			}
+			wait.Go(func() {
+				_ = m.Lead(ctx, func(ctx context.Context, _ Leadership) {
+					led++
+					if !marked(m.State(), 1) {
+						t.Error("leads before it caught up")
+					}
+					<-ctx.Done()
+				})
+			})
+		}
+		time.Sleep(10 * time.Second)
+		cancel()
+		wait.Wait()
+		if led != 1 {
+			t.Errorf("%d nodes led", led)
+		}
+		c.isolate(old.opts.Self, false)
+	})
+}
+
 func TestLeadAgainWhenCallbackReturns(t *testing.T) {
 	run(t, 1, func(t *testing.T, c *cluster) {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -220,6 +265,34 @@ func TestVerifyQuorumWantsANewAnswer(t *testing.T) {
 	if !tr.agreed("b/1", 3, since) || tr.agreed("b/1", 4, since) {
 		t.Error("only a new answer of the same term counts")
 	}
+}
+
+// TestVerifyQuorumCounts: only a majority that answers after the call is a quorum, and who asks while a round is under
+// way waits for the next (I5).
+func TestVerifyQuorumCounts(t *testing.T) {
+	run(t, 3, func(t *testing.T, c *cluster) {
+		leader := c.leader()
+		term := leader.Term()
+		if leader.agreed(term, leader.trans.clock.Add(1)) {
+			t.Error("a quorum before anybody was asked")
+		}
+		since := leader.trans.clock.Add(1)
+		if err := leader.VerifyQuorum(t.Context()); err != nil || !leader.agreed(term, since) {
+			t.Errorf("no quorum after all were asked: %v", err)
+		}
+		c.isolate(leader.opts.Self, true)
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		if err := leader.VerifyQuorum(ctx); !errors.Is(err, ErrNoQuorum) {
+			t.Errorf("cut off: %v", err)
+		}
+		leader.quorum.mu.Lock()
+		if !leader.quorum.running || leader.quorum.next != nil {
+			t.Error("the round under way may be joined")
+		}
+		leader.quorum.mu.Unlock()
+		c.isolate(leader.opts.Self, false)
+	})
 }
 
 func TestTransferLeadership(t *testing.T) {
