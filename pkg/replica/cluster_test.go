@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,7 +32,13 @@ type cluster struct {
 	nodes map[core.NodeName]*member
 	begin time.Time
 
-	onApply func(core.State) // of nodes that are started from now on
+	onApply atomic.Pointer[func(core.State)] // of every node; may be changed at any time
+}
+
+func (c *cluster) applied(s core.State) {
+	if f := c.onApply.Load(); f != nil {
+		(*f)(s)
+	}
 }
 
 type member struct {
@@ -133,7 +140,7 @@ func (c *cluster) tryStart(name core.NodeName, dir string, disk *faultyDisk) (*m
 	m.node = api.NewNode(name, m.mux, dialer, log)
 	opts := Options{
 		Self: name, Incarnation: m.id.Incarnation, DataDir: dir, Stream: api.NewStream(name, m.mux, dialer),
-		Caller: m.node, Election: election, Logger: log, OnApply: c.onApply,
+		Caller: m.node, Election: election, Logger: log, OnApply: c.applied,
 		Check: func(by core.NodeName, cmd core.Command) error {
 			if m.check != nil {
 				return m.check(by, cmd)

@@ -176,13 +176,12 @@ func TestLeadsAfterBarrier(t *testing.T) {
 	run(t, 3, func(t *testing.T, c *cluster) {
 		old := c.leader()
 		var cut sync.Once
-		for _, m := range c.nodes {
-			m.fsm.onApply = func(s core.State) { // the leader is the first to apply; nobody hears of it
-				if marked(s, 1) {
-					cut.Do(func() { c.isolate(old.opts.Self, true) })
-				}
+		cutOff := func(s core.State) { // the leader is the first to apply; nobody hears of it
+			if marked(s, 1) {
+				cut.Do(func() { c.isolate(old.opts.Self, true) })
 			}
 		}
+		c.onApply.Store(&cutOff)
 		if outcome, err := old.Propose(t.Context(), mark(1)); outcome != core.Done {
 			t.Fatalf("%v, %v", outcome, err)
 		}
@@ -364,7 +363,8 @@ func TestAppliedIsInState(t *testing.T) {
 			mustPropose(t, leader, i)
 		}
 		target := leader.Applied()
-		c.onApply = func(core.State) { time.Sleep(100 * time.Millisecond) }
+		slow := func(core.State) { time.Sleep(100 * time.Millisecond) }
+		c.onApply.Store(&slow)
 		back := c.start(away.opts.Self, away.dir, nil)
 		for range 100 {
 			if back.Applied() >= target {
