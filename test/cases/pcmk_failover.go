@@ -83,58 +83,48 @@ func dcLost(ctx context.Context, m *managed) error {
 	return err
 }
 
-// leaderLost: the holder leads keepone too. Leadership leaves a holder after a moment, so the cut comes at once.
+// leaderLost: the holder leads keepone too.
 func leaderLost(ctx context.Context, m *managed) error {
-	return m.loseLeading(ctx, func(s status) (*lab.Node, error) { return m.named(s.Leader), nil })
+	_, _, err := m.loses(ctx, m.cutLeading)
+	return err
 }
 
 // allLost: one node is holder, leader and DC.
 func allLost(ctx context.Context, m *managed) error {
 	dc, err := m.dc(ctx)
+	if err == nil {
+		err = m.bring(ctx, dc)
+	}
 	if err != nil {
 		return err
 	}
-	// A leader that holds hands leadership over: the service chases it until it is with the DC.
-	return m.loseLeading(ctx, func(s status) (*lab.Node, error) {
-		if s.Leader != dc.Name {
-			return nil, errors.Join(m.bring(ctx, m.named(s.Leader)), m.awaitSettled(ctx))
-		}
-		return dc, nil
-	})
+	before, _, err := m.loses(ctx, m.cutLeading)
+	if err == nil && before.node != dc {
+		err = fmt.Errorf("%s was cut, the DC is %s", before.node.Name, dc.Name)
+	}
+	return err
 }
 
-// loseLeading brings the service to the node that choose names, which leads, and cuts that node while it still does. It
-// tries again when leadership went elsewhere meanwhile, and when choose names none.
-func (m *managed) loseLeading(ctx context.Context, choose func(status) (*lab.Node, error)) error {
-	const tries = 6
-	for range tries {
-		s, err := m.status(ctx, m.anyUp())
-		if err != nil {
+// cutLeading kills the keeponed of whoever leads until the holder does, which serves on all the while, and cuts its power
+// at once: leadership leaves a holder again after a moment.
+func (m *managed) cutLeading(ctx context.Context, holder *lab.Node) error {
+	killed := ""
+	return await(ctx, managedBound, "leadership with the holder", func() error {
+		s, err := m.status(ctx, holder)
+		switch {
+		case err != nil:
 			return err
+		case s.Leader == holder.Name && s.Quorum:
+			return holder.PowerCut(ctx)
+		case s.Leader == "" || m.awaitOnline(ctx, time.Second) != nil:
+			return fmt.Errorf("leader %q", s.Leader)
+		case s.Leader == killed: // not yet noticed, or elected again
+			killed = ""
+			return errors.Join(pass(ctx, time.Second), fmt.Errorf("%s leads", s.Leader))
 		}
-		to, err := choose(s)
-		if err != nil {
-			return err
-		}
-		if to == nil {
-			continue
-		}
-		if err := m.bring(ctx, to); err != nil {
-			return err
-		}
-		if s, err = m.status(ctx, m.anyUp()); err != nil {
-			return err
-		}
-		if s.Leader != to.Name || s.Services[0].Holder != to.Name {
-			continue
-		}
-		before, _, err := m.loses(ctx, powerCut)
-		if err == nil && before.node != to {
-			err = fmt.Errorf("%s was cut, not %s", before.node.Name, to.Name)
-		}
-		return err
-	}
-	return fmt.Errorf("leadership never stayed with the holder in %d tries", tries)
+		killed = s.Leader
+		return errors.Join(m.named(killed).Kill(ctx, lab.Daemon), fmt.Errorf("%s led", killed))
+	})
 }
 
 // dc is Pacemaker's.
