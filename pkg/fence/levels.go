@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/keepone-ha/keepone/pkg/clock"
 	"github.com/keepone-ha/keepone/pkg/core"
 	"github.com/keepone-ha/keepone/pkg/drive/ipmi"
 	"github.com/keepone-ha/keepone/pkg/worker"
@@ -23,67 +24,61 @@ const (
 	lastRetry  = time.Second
 )
 
-// power is the BMC's level: it reads until off is proven, and orders power-off once that is permitted.
-func (a *attempt) power(ctx context.Context) {
+// Ground is what the levels of one attempt stand on: the attempt itself.
+type Ground interface {
+	// Tell says how a level stands.
+	Tell(ctx context.Context, e Event)
+	// Permitted reports whether power-off may be ordered; AwaitPermit waits for that, or until most has passed.
+	Permitted() bool
+	AwaitPermit(ctx context.Context, most time.Duration)
+	// LeaseEnded reports whether the leader calls the leases of all targets over; AwaitLease waits for that, and
+	// reports whether it came before the attempt's end.
+	LeaseEnded() bool
+	AwaitLease(ctx context.Context) bool
+}
+
+// Power is the BMC's level: it reads until off is proven, and orders power-off once that is permitted.
+func Power(ctx context.Context, order Order, bmc BMC, g Ground) {
 	var last time.Time // when off was ordered last
 	orders, count := "", 0
 	for ctx.Err() == nil {
-		proof, err := ReadOff(ctx, a.parts.BMC, a.order.GUID, a.order.Gap)
+		proof, err := ReadOff(ctx, bmc, order.GUID, order.Gap)
 		if err == nil {
-			a.tell(ctx, event{level: bmcLevel, stage: ended, note: proof.Reading + orders, proof: &proof})
+			g.Tell(ctx, Event{level: bmcLevel, stage: ended, note: proof.Reading + orders, proof: &proof})
 			return
 		}
-		due := a.permitted() && !hopeless(err) && time.Since(last) >= resend
+		due := g.Permitted() && !hopeless(err) && clock.Now(ctx).Sub(last) >= resend
 		if due {
-			err = a.orderOff(ctx, err)
-			last = time.Now()
+			err = orderOff(ctx, bmc, order.GUID, err)
+			last = clock.Now(ctx)
 			count++
 			orders = fmt.Sprintf(", power-off ordered %d time(s)", count)
 		}
 		if hopeless(err) {
-			a.tell(ctx, event{level: bmcLevel, stage: ended, note: err.Error() + orders})
+			g.Tell(ctx, Event{level: bmcLevel, stage: ended, note: err.Error() + orders})
 			return
 		}
-		a.tell(ctx, event{level: bmcLevel, stage: trying, note: err.Error() + orders})
+		g.Tell(ctx, Event{level: bmcLevel, stage: trying, note: err.Error() + orders})
 		switch {
 		case due: // look at once
 		case count > 0:
-			_ = pause(ctx, readPause)
+			_ = clock.Pause(ctx, readPause)
 		default:
-			a.untilPermitted(ctx, readPause)
+			g.AwaitPermit(ctx, readPause)
 		}
 	}
 }
 
 // orderOff orders power-off of a machine that is certainly the right one, and returns what to say of the
 // BMC. What comes of the order only a later reading tells.
-func (a *attempt) orderOff(ctx context.Context, reading error) error {
-	if _, err := identify(ctx, a.parts.BMC, a.order.GUID); err != nil {
+func orderOff(ctx context.Context, bmc BMC, guid string, reading error) error {
+	if _, err := identify(ctx, bmc, guid); err != nil {
 		return err
 	}
-	if err := a.parts.BMC.Off(ctx); err != nil {
+	if err := bmc.Off(ctx); err != nil {
 		return err
 	}
 	return reading
-}
-
-func (a *attempt) permitted() bool {
-	select {
-	case <-a.shoot:
-		return true
-	default:
-		return false
-	}
-}
-
-func (a *attempt) untilPermitted(ctx context.Context, most time.Duration) {
-	timer := time.NewTimer(most)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-a.shoot:
-	case <-ctx.Done():
-	}
 }
 
 // hopeless reports whether a BMC that said so will say so again within this attempt.
@@ -98,33 +93,33 @@ func hopeless(err error) bool {
 	return false
 }
 
-// cutOff is the storage level of target i. A proof needs a cut-off that began after the lease's end (I3): a
+// CutOff is the storage level of target i. A proof needs a cut-off that began after the lease's end (I3): a
 // holder whose lease lives may open the image again, from an address that an earlier cut-off did not know.
-func (a *attempt) cutOff(ctx context.Context, i int) {
-	target, place := a.order.Targets[i], i+1
+func CutOff(ctx context.Context, order Order, i int, storage Storage, g Ground) {
+	target, place := order.Targets[i], i+1
 	wait := firstRetry
-	if a.order.Whole && !a.untilLeaseEnded(ctx, place, "the lease has not ended") {
+	if order.Whole && !untilLeaseEnded(ctx, g, place, "the lease has not ended") {
 		return // power-off may fail, and a holder that lives on must not lose its storage for that
 	}
 	for ctx.Err() == nil {
-		leaseOver := a.leaseEnded()
-		did, err := a.parts.Storage.CutOff(ctx, target.CutOff)
+		leaseOver := g.LeaseEnded()
+		did, err := storage.CutOff(ctx, target.CutOff)
 		if err == nil && len(did.Watchers) > 0 {
 			err = fmt.Errorf("watchers of the old holder are left: %s", strings.Join(did.Watchers, ", "))
 		}
 		switch {
 		case err != nil && refused(err):
-			a.tell(ctx, event{level: place, stage: ended, note: err.Error()})
+			g.Tell(ctx, Event{level: place, stage: ended, note: err.Error()})
 			return
 		case err != nil:
-			a.tell(ctx, event{level: place, stage: trying, note: err.Error()})
-			_ = pause(ctx, wait)
+			g.Tell(ctx, Event{level: place, stage: trying, note: err.Error()})
+			_ = clock.Pause(ctx, wait)
 			wait = min(2*wait, lastRetry)
 		case !leaseOver:
-			a.untilLeaseEnded(ctx, place, said(did)+", the lease has not ended")
+			untilLeaseEnded(ctx, g, place, said(did)+", the lease has not ended")
 		default:
 			reading := said(did) + ", no watcher of the old holder is left, its lease has ended"
-			a.tell(ctx, event{level: place, stage: ended, note: reading, proof: &core.Proof{
+			g.Tell(ctx, Event{level: place, stage: ended, note: reading, proof: &core.Proof{
 				Kind: core.ProofStorage, Service: target.Service, Epoch: target.Epoch, Reading: reading,
 			}})
 			return
@@ -133,26 +128,15 @@ func (a *attempt) cutOff(ctx context.Context, i int) {
 }
 
 // untilLeaseEnded waits for the lease's end and reports whether it came before the attempt's.
-func (a *attempt) untilLeaseEnded(ctx context.Context, place int, note string) bool {
-	if !a.leaseEnded() {
-		a.tell(ctx, event{level: place, stage: waiting, note: note})
+func untilLeaseEnded(ctx context.Context, g Ground, place int, note string) bool {
+	if !g.LeaseEnded() {
+		g.Tell(ctx, Event{level: place, stage: waiting, note: note})
 	}
-	select {
-	case <-a.order.LeaseEnded:
-		a.tell(ctx, event{level: place, stage: trying, note: note + ", then did"})
-		return true
-	case <-ctx.Done():
+	if !g.AwaitLease(ctx) {
 		return false
 	}
-}
-
-func (a *attempt) leaseEnded() bool {
-	select {
-	case <-a.order.LeaseEnded: // nil: never
-		return true
-	default:
-		return false
-	}
+	g.Tell(ctx, Event{level: place, stage: trying, note: note + ", then did"})
+	return true
 }
 
 // refused reports whether a cut-off certainly did not happen and would not the next time either.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/keepone-ha/keepone/pkg/clock"
 	"github.com/keepone-ha/keepone/pkg/core"
 	"github.com/keepone-ha/keepone/pkg/drive/ipmi"
 )
@@ -31,7 +32,7 @@ func ReadOff(ctx context.Context, bmc BMC, guid string, gap time.Duration) (core
 	if err := isOff(first); err != nil {
 		return core.Proof{}, err
 	}
-	if err := pause(ctx, gap); err != nil {
+	if err := clock.Pause(ctx, gap); err != nil {
 		return core.Proof{}, fmt.Errorf("wait for second reading: %w", err)
 	}
 	second, err := bmc.Power(ctx)
@@ -79,16 +80,4 @@ func isOff(reading ipmi.Reading) error {
 		return ErrOn
 	}
 	return fmt.Errorf("%w: state unknown", ErrUnsure)
-}
-
-// pause waits for d, or returns why ctx ended.
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/keepone-ha/keepone/pkg/clock"
 	"github.com/keepone-ha/keepone/pkg/drive/ipmi"
 )
 
@@ -42,7 +43,7 @@ func PowerOn(ctx context.Context, bmc interface {
 			last = time.Now()
 			err = bmc.On(ctx)
 		}
-		if wait := pause(ctx, readPause); wait != nil {
+		if wait := clock.Pause(ctx, readPause); wait != nil {
 			if err == nil {
 				err = wait
 			}

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/keepone-ha/keepone/pkg/clock"
 	"github.com/keepone-ha/keepone/pkg/core"
 	"github.com/keepone-ha/keepone/pkg/drive/ipmi"
 )
@@ -160,7 +161,7 @@ func (r *Reader) Watch(
 	ctx context.Context, every time.Duration, alive func(core.NodeName) bool, report func(core.NodeName, error),
 ) {
 	for {
-		if err := pause(ctx, every/2+rand.N(every)); err != nil {
+		if err := clock.Pause(ctx, every/2+rand.N(every)); err != nil {
 			return
 		}
 		for _, node := range r.nodes() {

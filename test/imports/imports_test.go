@@ -25,6 +25,7 @@ type pkg struct {
 var may = map[string][]string{
 	"pkg/core":            {},
 	"pkg/boottime":        {},
+	"pkg/clock":           {},
 	"pkg/version":         {},
 	"pkg/wire":            {"pkg/core"},
 	"pkg/pki":             {"pkg/core"},
@@ -38,7 +39,7 @@ var may = map[string][]string{
 	"pkg/replica":         {"pkg/core", "pkg/boottime", "pkg/wire"},
 	"pkg/observe":         {"pkg/core", "pkg/boottime", "pkg/guard"},
 	"pkg/agent":           {"pkg/core", "pkg/release", "pkg/worker"},
-	"pkg/fence":           {"pkg/core", "pkg/boottime", "pkg/drive/ipmi", "pkg/worker"},
+	"pkg/fence":           {"pkg/clock", "pkg/core", "pkg/boottime", "pkg/drive/ipmi", "pkg/worker"},
 	"pkg/setup":           {"pkg/core", "pkg/release"},
 	"pkg/report":          {"pkg/core", "pkg/op"},
 	"pkg/drive":           {},

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/keepone-ha/keepone/pkg/clock"
 	"github.com/keepone-ha/keepone/pkg/core"
 	"github.com/keepone-ha/keepone/pkg/worker"
 )
@@ -86,8 +87,8 @@ func CutOff(ctx context.Context, img Image, order worker.CutOff) (worker.CutOffD
 			return did, leftOver(clients.Owners)
 		}
 		if round > 2 {
-			if err := pause(ctx, roundPause); err != nil {
-				return did, err
+			if err := clock.Pause(ctx, roundPause); err != nil {
+				return did, fmt.Errorf("cut off old holder: %w", err)
 			}
 		}
 	}
@@ -170,16 +171,5 @@ func leftOver(owners []string) error {
 	return &worker.Failure{
 		Code:    worker.CodeUnknown,
 		Message: fmt.Sprintf("the image is locked again by %v after each cut", owners),
-	}
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("cut off old holder: %w", ctx.Err())
 	}
 }
