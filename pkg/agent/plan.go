@@ -32,78 +32,86 @@ func want(s core.State, self core.NodeName, instance core.Instance, name core.Se
 	return hold, *g
 }
 
-// next is what the runner does next, given its duty and what is here.
-type step uint8
+// Step is what the runner does next, given its duty and what is here.
+type Step uint8
 
+// The steps.
 const (
-	rest     step = iota // nothing to do until something changes
-	activate             // from nothing
-	adopt                // it runs as it should: watch it
-	restart              // volume stays, the container starts anew
-	lost                 // the container ended: say so
-	clean                // take down what is here
-	vacant               // nothing is here: say vacated
-	mapped               // as far as it is wanted: say promoted
+	Rest     Step = iota // nothing to do until something changes
+	Activate             // from nothing
+	Adopt                // it runs as it should: watch it
+	Restart              // volume stays, the container starts anew
+	Lost                 // the container ended: say so
+	Clean                // take down what is here
+	Vacant               // nothing is here: say vacated
+	Mapped               // as far as it is wanted: say promoted
 )
 
-// next says what to do. It is pure: the whole of the agent's judgement.
-func next(d duty, g core.Grant, here Here) step {
+// Judge says what this node does next for a service, and under which grant; no grant: none is ours. It is pure: the
+// whole of the agent's judgement.
+func Judge(s core.State, self core.NodeName, instance core.Instance, name core.ServiceName, here Here) (Step, core.Grant) {
+	d, g := want(s, self, instance, name)
+	return next(d, g, here), g
+}
+
+// next says what to do.
+func next(d duty, g core.Grant, here Here) Step {
 	rec, facts := here.Record, here.Facts
 	live := rec != nil && !rec.Marks.Vacated
 	ours := live && rec.Epoch == g.Epoch && rec.Instance == g.Instance
 	switch {
 	case d == idle && live, d == leave && live, d == hold && live && !ours:
-		return clean
+		return Clean
 	case d == leave:
-		return vacant
+		return Vacant
 	case d == idle:
-		return rest
+		return Rest
 	case rec != nil && !live && rec.Epoch == g.Epoch && (g.Staged || rec.Attempt >= g.Run):
-		return vacant // stopped on this node, and buried: only another grant can start it again (I7)
+		return Vacant // stopped on this node, and buried: only another grant can start it again (I7)
 	case !live:
-		return activate
+		return Activate
 	case g.Staged:
 		return nextStaged(g, here)
 	case !facts.Mounted || !facts.Mapper:
-		return clean // an activation that a daemon's end cut short, or storage that went away
+		return Clean // an activation that a daemon's end cut short, or storage that went away
 	case g.Phase == core.PhaseFailed && (!facts.Init || g.Run > rec.Attempt):
-		return rest // reported, and the volume stays; the leader says what next
+		return Rest // reported, and the volume stays; the leader says what next
 	case g.Run > rec.Attempt:
-		return restart
+		return Restart
 	case here.Buried || rec.Marks.Halted || rec.Marks.Contained:
-		return clean // its lease ended, or somebody stops it: nothing of this attempt goes on (I5, I7)
+		return Clean // its lease ended, or somebody stops it: nothing of this attempt goes on (I5, I7)
 	case !facts.Init:
-		return lost
+		return Lost
 	}
-	return adopt
+	return Adopt
 }
 
 // nextStaged is next for a volume that a cluster manager's other resources use: it stays when the container ends, until
 // whoever mapped it has it taken down.
-func nextStaged(g core.Grant, here Here) step {
+func nextStaged(g core.Grant, here Here) Step {
 	rec, facts := here.Record, here.Facts
 	stopped := here.Buried || rec.Marks.Halted || rec.Marks.Contained
 	switch {
 	case !facts.Mapper || !rec.Storage.Kept:
-		return clean
+		return Clean
 	case g.Stage == core.StagePromoted && g.Phase == core.PhaseStarting:
-		return mapped
+		return Mapped
 	case g.Stage == core.StagePromoted:
-		return rest
+		return Rest
 	case g.Run > rec.Attempt && g.Phase == core.PhaseFailed:
-		return mapped // it failed before it began
+		return Mapped // it failed before it began
 	case g.Run > rec.Attempt:
-		return restart
+		return Restart
 	case stopped && facts.Init:
-		return rest // it shuts down
+		return Rest // it shuts down
 	case stopped:
-		return mapped
+		return Mapped
 	case !facts.Init && g.Phase == core.PhaseFailed:
-		return rest
+		return Rest
 	case !facts.Init:
-		return lost
+		return Lost
 	}
-	return adopt
+	return Adopt
 }
 
 // plan is the order for the helper.
@@ -120,15 +128,15 @@ func (r *runner) plan(s core.State, g core.Grant) (worker.Plan, bool) {
 			Ceph: p.Ceph, Spec: spec.Volume,
 			Mount: filepath.Join(p.Volumes, string(r.name)), RunDir: release.Dir(p.Run, r.name),
 		},
-		Takeover:  takeover(s, r.name, g.Epoch),
+		Takeover:  Takeover(s, r.name, g.Epoch),
 		Container: worker.Container{Name: string(r.name), Network: spec.Network, Link: LinkName(r.name)},
 		Cgroup:    filepath.Join(cgroup, "run"), MapCgroup: filepath.Join(cgroup, "map"),
 		Limit: spec.StartLimit, StopLimit: spec.StopLimit, Stage: g.Stage,
 	}, true
 }
 
-// takeover lists every client that this holder must cut off before it acquires (I6).
-func takeover(s core.State, name core.ServiceName, epoch core.Epoch) worker.Takeover {
+// Takeover lists every client that this holder must cut off before it acquires (I6).
+func Takeover(s core.State, name core.ServiceName, epoch core.Epoch) worker.Takeover {
 	t := worker.Takeover{Epoch: epoch}
 	seen := map[netip.Addr]bool{}
 	for _, c := range s.Services[name].Uncut {

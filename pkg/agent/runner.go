@@ -80,36 +80,36 @@ func (r *runner) step(ctx context.Context, state core.State) time.Duration {
 		return lookAgain // what can't be read is not absent
 	}
 	switch next(d, grant, here) {
-	case activate:
+	case Activate:
 		if !r.claimed(state) {
 			r.report(ctx, core.Vacated{Service: r.name, Epoch: grant.Epoch, Instance: grant.Instance})
 			return retryShort
 		}
 		return r.activate(ctx, state, grant, false)
-	case restart:
+	case Restart:
 		if grant.Staged && !r.claimed(state) {
 			return r.promoted(ctx, grant)
 		}
 		return r.restart(ctx, state, grant, here)
-	case mapped:
+	case Mapped:
 		return r.promoted(ctx, grant)
-	case adopt:
+	case Adopt:
 		return r.watch(ctx, state, grant, *here.Record)
-	case lost:
+	case Lost:
 		r.report(ctx, core.RunFailed{
 			Service: r.name, Epoch: grant.Epoch, Instance: grant.Instance, Run: grant.Run, Reason: "the container ended",
 		})
 		return retryShort
-	case clean:
+	case Clean:
 		return r.clean(ctx, state, grant, here)
-	case vacant:
+	case Vacant:
 		failure := ""
 		if d == hold {
 			failure = r.why(grant, stopped(state, "it was stopped on this node"))
 		}
 		r.report(ctx, core.Vacated{Service: r.name, Epoch: grant.Epoch, Instance: grant.Instance, Failure: failure})
 		return retryShort
-	case rest:
+	case Rest:
 	}
 	r.now("")
 	return lookAgain

@@ -224,8 +224,8 @@ func TestMemoryRoundTrip(t *testing.T) {
 	if again.Term() != 4 {
 		t.Errorf("term %d", again.Term())
 	}
-	text := string(l.encodeMemory())
-	if err := again.decodeMemory(text[:len(text)/2]); !errors.Is(err, errMemory) {
+	text := string(l.Encode())
+	if err := again.Decode(text[:len(text)/2]); !errors.Is(err, errMemory) {
 		t.Errorf("half a file: %v", err)
 	}
 }
@@ -234,8 +234,8 @@ func FuzzMemory(f *testing.F) {
 	f.Add("keepone-leases 1\nterm 1\nmaintenance 0 1 2\nuntil one 1 2\nseen one 1 2\nend\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		l := NewLeases(0)
-		if l.decodeMemory(text) == nil {
-			if err := NewLeases(0).decodeMemory(string(l.encodeMemory())); err != nil {
+		if l.Decode(text) == nil {
+			if err := NewLeases(0).Decode(string(l.Encode())); err != nil {
 				t.Fatal(err)
 			}
 		}

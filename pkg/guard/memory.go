@@ -22,8 +22,8 @@ import (
 // runs has its lease in the file.
 const memoryName = "guard.leases"
 
-// encodeMemory writes "term N", "maintenance N TERM SEQ", "until SVC EPOCH N" and "seen SVC EPOCH N" lines.
-func (l *Leases) encodeMemory() []byte {
+// Encode writes "term N", "maintenance N TERM SEQ", "until SVC EPOCH N" and "seen SVC EPOCH N" lines.
+func (l *Leases) Encode() []byte {
 	var b []byte
 	b = fmt.Appendf(b, "keepone-leases 1\nterm %d\nmaintenance %d %d %d\n", l.term, l.maintenance, l.order.term, l.order.seq)
 	appendRights := func(word string, times map[Right]boottime.Time) {
@@ -48,8 +48,8 @@ func compareRights(a, b Right) int {
 
 var errMemory = errors.New("guard.leases is damaged")
 
-// decodeMemory fills l, or leaves it as it was with an error.
-func (l *Leases) decodeMemory(text string) error {
+// Decode fills l, or leaves it as it was with an error.
+func (l *Leases) Decode(text string) error {
 	lines := strings.Split(strings.TrimSuffix(text, "\n"), "\n")
 	if len(lines) < 2 || lines[0] != "keepone-leases 1" || lines[len(lines)-1] != "end" {
 		return errMemory
@@ -99,13 +99,13 @@ func (l *Leases) loadMemory(runDir string) error {
 	if err != nil {
 		return fmt.Errorf("load leases: %w", err)
 	}
-	return l.decodeMemory(string(text))
+	return l.Decode(string(text))
 }
 
 // saveMemory replaces the file as one. Its name is fixed and the guard alone writes it, so a rest of a crash is
 // overwritten.
 func (l *Leases) saveMemory(runDir string) error {
-	if err := replaceFile(filepath.Join(runDir, memoryName), l.encodeMemory()); err != nil {
+	if err := replaceFile(filepath.Join(runDir, memoryName), l.Encode()); err != nil {
 		return fmt.Errorf("save leases: %w", err)
 	}
 	return nil
