@@ -9,7 +9,6 @@ import (
 	"github.com/keepone-ha/keepone/pkg/core"
 	"github.com/keepone-ha/keepone/pkg/drive/ipmi"
 	"github.com/keepone-ha/keepone/pkg/fence"
-	"github.com/keepone-ha/keepone/pkg/worker"
 )
 
 const (
@@ -84,7 +83,7 @@ func (f *fencer) attempt(ctx context.Context, order core.Fence) {
 	if bmc, expected, err := a.bmcs.BMC(order.Node); err == nil {
 		parts.BMC, guid = bmc, expected
 	}
-	targets := f.targets(state, order)
+	targets := fence.Targets(state, order)
 	if len(targets) == 0 && !order.Whole {
 		return // its grants have ended otherwise: without a target an attempt would be after the whole node
 	}
@@ -104,8 +103,7 @@ func (f *fencer) attempt(ctx context.Context, order core.Fence) {
 func (f *fencer) follow(ctx context.Context, cancel func(), order core.Fence) {
 	for ctx.Err() == nil {
 		state, changed := f.app.replica.Watch()
-		now, ok := fenceOf(state, order.ID)
-		if !ok || !now.Open() || now.Attempt != order.Attempt || (order.Shoot && !now.Shoot) {
+		if !fence.Stands(state, order) {
 			cancel()
 			return
 		}
@@ -116,15 +114,6 @@ func (f *fencer) follow(ctx context.Context, cancel func(), order core.Fence) {
 	}
 }
 
-func fenceOf(state core.State, id uint64) (core.Fence, bool) {
-	for _, order := range state.Fences {
-		if order.ID == id {
-			return order, true
-		}
-	}
-	return core.Fence{}, false
-}
-
 func (f *fencer) propose(ctx context.Context, c core.Command) {
 	ctx, cancel := context.WithTimeout(ctx, proposeLimit)
 	defer cancel()
@@ -133,35 +122,13 @@ func (f *fencer) propose(ctx context.Context, c core.Command) {
 	}
 }
 
-// targets are the grants to cut off, each with what storage must do about it (I6).
-func (f *fencer) targets(state core.State, order core.Fence) []fence.Target {
-	var all []fence.Target
-	node := state.Spec.Node(order.Node)
-	for _, t := range order.Targets {
-		svc, ok := state.Services[t.Service]
-		spec := state.Spec.Service(t.Service)
-		if !ok || spec == nil || svc.Grant == nil || svc.Grant.Epoch != t.Epoch {
-			continue
-		}
-		cut := worker.CutOff{Volume: spec.Volume, Epoch: t.Epoch + 1, Addresses: svc.Grant.Clients}
-		for _, old := range svc.Uncut {
-			cut.Addresses = append(cut.Addresses, old.Addresses...)
-		}
-		if node != nil {
-			cut.From = node.Links
-		}
-		all = append(all, fence.Target{Target: t, Policy: state.Spec.PolicyOf(t.Service), CutOff: cut})
-	}
-	return all
-}
-
 // leaseEnded is closed when State says that the leases of all targets are over.
 func (f *fencer) leaseEnded(ctx context.Context, id uint64) <-chan struct{} {
 	ended := make(chan struct{})
 	f.running.Go(func() {
 		for {
 			now, changed := f.app.replica.Watch()
-			if settled(now, id) {
+			if fence.LeasesOver(now, id) {
 				close(ended)
 				return
 			}
@@ -173,19 +140,6 @@ func (f *fencer) leaseEnded(ctx context.Context, id uint64) <-chan struct{} {
 		}
 	})
 	return ended
-}
-
-func settled(state core.State, id uint64) bool {
-	order, ok := fenceOf(state, id)
-	if !ok {
-		return false
-	}
-	for _, t := range order.Targets {
-		if !t.LeaseOver {
-			return false
-		}
-	}
-	return true
 }
 
 // suspects reads the power of nodes that fell silent, each by one goroutine at a time.

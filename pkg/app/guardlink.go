@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
 
 	"github.com/keepone-ha/keepone/pkg/boottime"
 	"github.com/keepone-ha/keepone/pkg/core"
 	"github.com/keepone-ha/keepone/pkg/guard"
+	"github.com/keepone-ha/keepone/pkg/observe"
 )
 
 const (
@@ -229,27 +229,9 @@ func (g *guardLink) gather(ctx context.Context) []guard.Arrival {
 
 // ack answers one heartbeat with the grants of its very instance.
 func (g *guardLink) ack(a guard.Arrival) {
-	state := g.raft.State()
-	node, ok := state.Nodes[a.Heartbeat.Node]
-	if !ok || node.Instance != a.Heartbeat.Instance {
-		return // I4: only a committed instance can hold anything
-	}
-	ack := guard.Ack{
-		Instance: a.Heartbeat.Instance, Seq: a.Heartbeat.Seq, Sent: a.Heartbeat.Sent,
-		Term: g.raft.Term(), Lease: state.Spec.Timing.Lease,
-	}
-	leases := state.Leases(a.Heartbeat.Instance)
-	for _, t := range leases {
-		ack.Grants = append(ack.Grants, guard.Right{Service: t.Service, Epoch: t.Epoch})
-	}
-	if m := state.Maintenance; m.On && m.Accepted[node.Name] == node.Instance {
-		ack.Maintenance = max(0, m.End.Sub(g.raft.Now())) // I5: State knows of every holder without a lease
-	}
-	if !g.app.observer.Acking(ack.Grants, a.At) {
+	ack, ok := observe.Ack(g.raft.State(), a.Heartbeat, g.raft.Term(), g.raft.Now())
+	if !ok || !g.app.observer.Acking(ack.Grants, a.At) || !observe.StillAcks(g.raft.State(), ack) {
 		return
-	}
-	if now := g.raft.State(); !slices.Equal(now.Leases(a.Heartbeat.Instance), leases) {
-		return // I3: a fence was ordered meanwhile, and may count on the lease as it was; the next heartbeat is soon
 	}
 	if err := g.send(a.Heartbeat.Node, ack); err != nil {
 		g.app.log.Debug("ack heartbeat", "node", string(a.Heartbeat.Node), "err", err)

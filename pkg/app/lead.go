@@ -6,12 +6,11 @@ import (
 
 	"github.com/keepone-ha/keepone/pkg/boottime"
 	"github.com/keepone-ha/keepone/pkg/core"
+	"github.com/keepone-ha/keepone/pkg/observe"
 	"github.com/keepone-ha/keepone/pkg/replica"
 )
 
 const (
-	decideSoon  = 50 * time.Millisecond // silence, and a time that comes, are noticed by looking
-	decideCalm  = 250 * time.Millisecond
 	decideLimit = 3 * time.Second
 	preferAfter = 2 * time.Second // leadership moves only when the wish has lasted
 )
@@ -42,7 +41,7 @@ func (a *App) lead(ctx context.Context, l replica.Leadership) {
 			go a.endMaintenance(ctx)
 		}
 		maintained = state.Maintenance.On
-		if grown := longer(timing, state.Spec.Timing); grown != timing {
+		if grown := observe.Longer(timing, state.Spec.Timing); grown != timing {
 			timing = grown
 			a.observer.Lead(boottime.Now(), timing) // I5: leases of either length may have been acknowledged until now
 		}
@@ -59,37 +58,9 @@ func (a *App) lead(ctx context.Context, l replica.Leadership) {
 		select {
 		case <-ctx.Done():
 		case <-a.decideNow:
-		case <-time.After(lookAgain(state, view)):
+		case <-time.After(observe.LookAgain(state, view)):
 		}
 	}
-}
-
-// lookAgain is how long nothing can happen but what wakes the leader by itself: soon while anything is under way,
-// and never later than the next node could be suspect.
-func lookAgain(state core.State, view core.View) time.Duration {
-	wait := decideCalm
-	for name, node := range view.Nodes {
-		switch node.Live {
-		case core.LiveOnline:
-			wait = min(wait, state.Spec.Timing.Suspect-node.Silent)
-		case core.LiveDown:
-			if life := state.Nodes[name].Life; life != core.LifeDown && life != core.LifeFenced {
-				return decideSoon
-			}
-		case core.LiveSuspect, core.LiveUnknown:
-			return decideSoon
-		}
-	}
-	if !state.AtRest() {
-		return decideSoon
-	}
-	return max(wait, decideSoon)
-}
-
-// longer counts for leases of both timings: within one leadership it never gets shorter.
-func longer(was, now core.Timing) core.Timing {
-	was.Lease, was.LeaseMargin = max(was.Lease, now.Lease), max(was.LeaseMargin, now.LeaseMargin)
-	return was
 }
 
 // decide proposes what core decided, in its order. What is refused, lost or unknown is seen by the next look.

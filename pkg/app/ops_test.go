@@ -8,6 +8,7 @@ import (
 
 	"github.com/keepone-ha/keepone/pkg/config"
 	"github.com/keepone-ha/keepone/pkg/core"
+	"github.com/keepone-ha/keepone/pkg/observe"
 )
 
 func TestWithoutSecrets(t *testing.T) {
@@ -63,11 +64,11 @@ func TestAgainst(t *testing.T) {
 func TestLonger(t *testing.T) {
 	was := core.Timing{Lease: 3 * time.Second, LeaseMargin: 500 * time.Millisecond}
 	for _, now := range []core.Timing{was, {Lease: time.Second, LeaseMargin: time.Millisecond}, {}} {
-		if got := longer(was, now); got != was {
+		if got := observe.Longer(was, now); got != was {
 			t.Errorf("%+v shortened the count to %+v", now, got)
 		}
 	}
-	if got := longer(was, core.Timing{Lease: 9 * time.Second}); got.Lease != 9*time.Second || got.LeaseMargin != was.LeaseMargin {
+	if got := observe.Longer(was, core.Timing{Lease: 9 * time.Second}); got.Lease != 9*time.Second || got.LeaseMargin != was.LeaseMargin {
 		t.Errorf("%+v", got)
 	}
 }

@@ -126,7 +126,9 @@ func (c *Course) Permit(now time.Time) bool {
 }
 
 // NextPermit is when to look again, far away if only an event can change the answer.
-func (c *Course) NextPermit(now time.Time) time.Duration { return max(c.untilShot(now), time.Millisecond) }
+func (c *Course) NextPermit(now time.Time) time.Duration {
+	return max(c.untilShot(now), time.Millisecond)
+}
 
 const never = 24 * time.Hour
 

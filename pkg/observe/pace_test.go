@@ -1,4 +1,4 @@
-package app
+package observe
 
 import (
 	"testing"
@@ -41,7 +41,7 @@ func TestLookAgain(t *testing.T) {
 			if tt.fence != "" {
 				state.Fences = []core.Fence{{ID: 1, State: tt.fence}}
 			}
-			got := lookAgain(state, core.View{Nodes: map[core.NodeName]core.NodeView{"b": tt.view}})
+			got := LookAgain(state, core.View{Nodes: map[core.NodeName]core.NodeView{"b": tt.view}})
 			if got != tt.want {
 				t.Errorf("got %s, want %s", got, tt.want)
 			}
