@@ -1,0 +1,3 @@
+package sim
+type faultSet struct{}
+func newFaultSet() *faultSet { return &faultSet{} }

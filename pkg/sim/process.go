@@ -1,0 +1,154 @@
+package sim
+
+import (
+	"context"
+	"iter"
+	"slices"
+	"time"
+
+	"github.com/keepone-ha/keepone/pkg/clock"
+)
+
+// process is code that waits, written as it is on a node. It is a coroutine: the world goes on only when it waits, so
+// there is never more than one thing at a time.
+type process struct {
+	w      *World
+	n      *node
+	resume func() (struct{}, bool)
+	end    func()
+	yield  func(struct{}) bool
+	awaits func() bool // ends the wait early; nil: only time does
+	wakes  uint64      // counts waits, so that a stale wake-up wakes nobody
+	gone   bool        // killed, or returned
+}
+
+// killed unwinds a process whose node or program has ended.
+type killed struct{}
+
+// spawn runs body on a node from now on, until it returns or its program dies.
+func (n *node) spawn(d *daemon, body func(*process)) *process {
+	p := &process{w: n.w, n: n}
+	p.resume, p.end = iter.Pull(func(yield func(struct{}) bool) {
+		p.yield = yield
+		defer func() {
+			p.gone = true
+			if r := recover(); r != nil {
+				if _, ok := r.(killed); !ok {
+					panic(r)
+				}
+			}
+		}()
+		body(p)
+	})
+	d.processes = append(slices.DeleteFunc(d.processes, func(o *process) bool { return o.gone }), p)
+	p.wakeIn(0)
+	return p
+}
+
+// wakeIn wakes the process later, if it has not been woken otherwise before.
+func (p *process) wakeIn(d time.Duration) {
+	p.wakes++
+	mine := p.wakes
+	p.w.on(p.n, d, func() {
+		if !p.gone && p.wakes == mine {
+			p.resume()
+		}
+	})
+}
+
+// kill ends the process wherever it waits. Nothing of it happens any more.
+func (p *process) kill() {
+	if !p.gone {
+		p.gone = true
+		p.end()
+	}
+}
+
+func (p *process) park() {
+	if !p.yield(struct{}{}) {
+		panic(killed{})
+	}
+	p.awaits = nil
+}
+
+// sleep waits for d, longer on a slow node.
+func (p *process) sleep(d time.Duration) {
+	p.wakeIn(p.n.takes(d))
+	p.park()
+}
+
+// await waits until cond holds, and reports whether it did within d.
+func (p *process) await(d time.Duration, cond func() bool) bool {
+	until := p.w.now + d
+	for !cond() {
+		if p.w.now >= until {
+			return false
+		}
+		p.awaits = cond
+		p.wakeIn(until - p.w.now)
+		p.park()
+	}
+	return true
+}
+
+// stir wakes the daemon's processes whose wait is over by now.
+func (d *daemon) stir() {
+	for _, p := range d.processes {
+		if !p.gone && p.awaits != nil && p.awaits() {
+			p.awaits = nil
+			p.wakeIn(0)
+		}
+	}
+}
+
+// span is a context in virtual time: it ends by its bound, or by hand.
+type span struct {
+	context.Context
+	w     *World
+	parent *span         // ends this one with it
+	until  time.Duration // 0: no bound
+	err    error
+}
+
+// within begins a span that lasts for at most d; its processes read virtual time.
+func (p *process) within(d time.Duration) *span {
+	s := &span{Context: context.Background(), w: p.w}
+	if d > 0 {
+		s.until = p.w.now + d
+	}
+	return s
+}
+
+// Err says why the span has ended.
+func (s *span) Err() error {
+	if s.err == nil && s.parent != nil {
+		s.err = s.parent.Err()
+	}
+	if s.err == nil && s.until > 0 && s.w.now >= s.until {
+		s.err = context.DeadlineExceeded
+	}
+	return s.err
+}
+
+// ctx is the span for the process, whose waits it ends.
+func (p *process) ctx(s *span) context.Context { return clock.With(s, hand{p, s}) }
+
+// hand lets real code wait as a process.
+type hand struct {
+	p *process
+	s *span
+}
+
+func (h hand) Now() time.Time { return time.Unix(0, 0).Add(h.p.w.now) }
+
+func (h hand) Pause(_ context.Context, d time.Duration) error {
+	until := h.p.w.now + h.p.n.takes(d)
+	for h.s.Err() == nil && h.p.w.now < until {
+		next := until
+		if h.s.until > 0 {
+			next = min(next, h.s.until)
+		}
+		h.p.await(next-h.p.w.now, func() bool { return h.s.Err() != nil })
+	}
+	return h.s.Err()
+}

@@ -1,0 +1,333 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/keepone-ha/keepone/pkg/activate/takeover"
+	"github.com/keepone-ha/keepone/pkg/agent"
+	"github.com/keepone-ha/keepone/pkg/core"
+	"github.com/keepone-ha/keepone/pkg/release"
+	"github.com/keepone-ha/keepone/pkg/worker"
+)
+
+const (
+	retryShort  = 200 * time.Millisecond
+	lookAgain   = 2 * time.Second
+	reportLimit = 2 * time.Second
+)
+
+// runner is the agent's for one service: the real judgement, and the steps that it orders on the model.
+type runner struct {
+	d      *daemon
+	n      *node
+	h      *holding
+	failed map[core.Epoch]string
+}
+
+func (r *runner) run(p *process) {
+	r.failed = map[core.Epoch]string{}
+	p.await(forever, func() bool { return r.d.ready })
+	for {
+		changed, runs := r.d.changed, r.h.runs
+		if wait := r.step(p); wait > 0 {
+			p.await(wait, func() bool { return r.d.changed != changed || r.h.runs != runs })
+		}
+	}
+}
+
+func (r *runner) here() agent.Here {
+	if !r.h.has {
+		return agent.Here{}
+	}
+	rec := r.h.rec
+	return agent.Here{Record: &rec, Facts: r.h.facts(), Buried: r.h.isBuried(rec.Epoch, rec.Attempt)}
+}
+
+// step does what State and the facts ask for, and says how long to rest if nothing changes.
+func (r *runner) step(p *process) time.Duration {
+	state := *r.d.state()
+	here := r.here()
+	step, g := agent.Judge(state, r.n.name, r.n.life, r.h.name, here)
+	say := func(c core.Command) time.Duration {
+		r.d.propose(p, c, reportLimit)
+		return retryShort
+	}
+	switch step {
+	case agent.Activate:
+		return r.activate(p, state, g, false)
+	case agent.Restart:
+		if result := r.h.stop(p, r.graceful(state), true); !result.Contained {
+			return r.clean(p, state, g)
+		}
+		return r.activate(p, state, g, true)
+	case agent.Adopt:
+		return r.watch(p, state, g)
+	case agent.Lost:
+		return say(core.RunFailed{Service: r.h.name, Epoch: g.Epoch, Instance: g.Instance, Run: g.Run, Reason: "the container ended"})
+	case agent.Clean:
+		return r.clean(p, state, g)
+	case agent.Vacant:
+		failure := ""
+		if g.Phase != core.PhaseReleasing && g.Phase != core.PhaseContained {
+			failure = "it was stopped on this node"
+			if words := r.failed[g.Epoch]; words != "" {
+				failure = words
+			}
+		}
+		return say(core.Vacated{Service: r.h.name, Epoch: g.Epoch, Instance: g.Instance, Failure: failure})
+	case agent.Rest, agent.Mapped:
+	}
+	return lookAgain
+}
+
+func (r *runner) graceful(state core.State) time.Duration {
+	if spec := state.Spec.Service(r.h.name); spec != nil {
+		return spec.StopLimit
+	}
+	return r.h.rec.StopLimit
+}
+
+// clean takes down whatever is here, and says what came of it if the grant is still ours.
+func (r *runner) clean(p *process, state core.State, g core.Grant) time.Duration {
+	epoch := r.h.rec.Epoch
+	failure := ""
+	if g.Phase != core.PhaseReleasing && g.Phase != core.PhaseContained {
+		if failure = r.failed[g.Epoch]; failure == "" {
+			failure = "its activation was cut short, or its storage went away"
+		}
+	}
+	result := r.h.stop(p, r.graceful(state), false)
+	if epoch == g.Epoch && g.Epoch != 0 {
+		r.reportStop(p, g, result, failure)
+	}
+	if result.Vacated {
+		return 0
+	}
+	return lookAgain
+}
+
+func (r *runner) reportStop(p *process, g core.Grant, result release.Result, failure string) {
+	switch {
+	case result.Vacated:
+		r.d.propose(p, core.Vacated{Service: r.h.name, Epoch: g.Epoch, Instance: g.Instance, Failure: failure}, reportLimit)
+	case result.Contained:
+		r.d.propose(p, core.Contained{Service: r.h.name, Epoch: g.Epoch, Instance: g.Instance, Reason: failure}, reportLimit)
+	}
+}
+
+// watch looks after a running container: the end of it, its probes, and what State wants next.
+func (r *runner) watch(p *process, _ core.State, g core.Grant) time.Duration {
+	failures := 0
+	for {
+		state := *r.d.state()
+		step, now := agent.Judge(state, r.n.name, r.n.life, r.h.name, r.here())
+		if step != agent.Adopt {
+			return 0
+		}
+		if now.Phase == core.PhaseStarting && r.answers() {
+			r.d.propose(p, core.Started{Service: r.h.name, Epoch: now.Epoch, Instance: now.Instance, Run: now.Run}, reportLimit)
+		}
+		if failures = failures + 1; r.answers() {
+			failures = 0
+		} else if failures >= 3 && now.Phase == core.PhaseRunning {
+			r.d.propose(p, core.RunFailed{Service: r.h.name, Epoch: g.Epoch, Instance: g.Instance, Run: now.Run, Reason: "3 probes failed in a row"}, reportLimit)
+			return retryShort
+		}
+		changed := r.d.changed
+		p.await(lookAgain, func() bool { return r.d.changed != changed || !r.h.runs })
+	}
+}
+
+func (r *runner) answers() bool {
+	return r.h.runs && !r.n.wrong.container.sick && r.n.w.now >= r.h.begun+100*time.Millisecond
+}
+
+// activate runs one activation to its end: the service answers, or what was begun is taken down and reported.
+func (r *runner) activate(p *process, state core.State, g core.Grant, mounted bool) time.Duration {
+	spec := state.Spec.Service(r.h.name)
+	if spec == nil {
+		return lookAgain
+	}
+	p.w.busy++
+	s := p.within(spec.StartLimit)
+	began := p.w.now
+	err := r.bring(p, s, state, g, mounted)
+	if err == nil {
+		err = r.untilAnswers(p, s, g)
+	}
+	p.w.busy--
+	if err == nil {
+		r.d.propose(p, core.Started{
+			Service: r.h.name, Epoch: g.Epoch, Instance: g.Instance, Run: g.Run, Storage: r.h.begun - began, Probe: p.w.now - r.h.begun,
+		}, reportLimit)
+		return retryShort
+	}
+	p.w.say("%s fails to start %s@%d: %v", r.n.name, r.h.name, g.Epoch, err)
+	if !r.wanted(g) {
+		return 0
+	}
+	if mounted {
+		if result := r.h.stop(p, spec.StopLimit, true); result.Contained {
+			r.d.propose(p, core.RunFailed{Service: r.h.name, Epoch: g.Epoch, Instance: g.Instance, Run: g.Run, Reason: err.Error()}, reportLimit)
+			return retryShort
+		}
+	}
+	r.failed[g.Epoch] = err.Error()
+	if !r.h.has || r.h.rec.Marks.Vacated {
+		r.d.propose(p, core.Vacated{Service: r.h.name, Epoch: g.Epoch, Instance: g.Instance, Failure: err.Error()}, reportLimit)
+		return retryShort
+	}
+	r.reportStop(p, g, r.h.stop(p, spec.StopLimit, false), err.Error())
+	return retryShort
+}
+
+// wanted reports whether State still wants this very run here.
+func (r *runner) wanted(g core.Grant) bool {
+	now := r.d.state().Services[r.h.name].Grant
+	return now != nil && now.Instance == r.n.life && now.Epoch == g.Epoch && now.Run == g.Run &&
+		now.Phase != core.PhaseReleasing && now.Phase != core.PhaseContained
+}
+
+var (
+	errLease   = errors.New("no live lease for this grant")
+	errBuried  = errors.New("stopped meanwhile")
+	errTime    = errors.New("not up within its start limit")
+	errRevoked = errors.New("its grant is wanted back")
+	errDevice  = errors.New("input/output error")
+)
+
+// ready stands before each step (I4, I7).
+func (r *runner) ready(s *span, g core.Grant) error {
+	switch {
+	case !r.wanted(g):
+		return errRevoked
+	case s.Err() != nil:
+		return errTime
+	case r.h.isBuried(g.Epoch, g.Run):
+		return errBuried
+	case !r.n.leased(r.h.name, g.Epoch):
+		return errLease
+	}
+	return nil
+}
+
+// bring takes the steps of one activation, until the container's init runs.
+func (r *runner) bring(p *process, s *span, state core.State, g core.Grant, mounted bool) error {
+	p.await(s.until-p.w.now, func() bool { return r.n.leased(r.h.name, g.Epoch) || !r.wanted(g) })
+	if err := r.ready(s, g); err != nil {
+		return err
+	}
+	h := r.h
+	if mounted {
+		h.rec.Attempt, h.rec.Marks = g.Run, release.Marks{}
+	} else {
+		if h.has && !h.facts().Idle() {
+			return fmt.Errorf("an earlier attempt of %s is not taken down", h.name)
+		}
+		h.has, h.client, h.mounted = true, nil, false
+		h.rec = release.Record{Service: h.name, Epoch: g.Epoch, Instance: g.Instance, Attempt: g.Run, StopLimit: state.Spec.Service(h.name).StopLimit}
+		if err := r.volume(p, s, state, g); err != nil {
+			return err
+		}
+	}
+	p.sleep(p.w.between(50*time.Millisecond, 300*time.Millisecond))
+	if err := r.ready(s, g); err != nil {
+		return err
+	}
+	if r.n.wrong.container.failing {
+		return errors.New("the container's start failed half way")
+	}
+	h.start()
+	return r.ready(s, g)
+}
+
+// volume maps the image, waits until the client's address is committed, and mounts.
+func (r *runner) volume(p *process, s *span, state core.State, g core.Grant) error {
+	h, img := r.h, p.w.image(r.h.name)
+	if err := r.ready(s, g); err != nil {
+		return err
+	}
+	if !p.w.net.reachesCeph(r.n) {
+		p.sleep(cephTimeout)
+		return &worker.Failure{Code: worker.CodeCephAway, Message: "Ceph does not answer"}
+	}
+	h.client = p.w.ceph.open(r.n, img, g.Epoch)
+	if err := r.acquire(p, s, state, g); err != nil {
+		h.client.close()
+		return err
+	}
+	h.rec.Storage.Address = h.client.address
+	p.w.checks.dirty = true
+	p.sleep(p.w.between(10*time.Millisecond, 100*time.Millisecond))
+	if err := r.commitClient(p, s, g); err != nil {
+		return err
+	}
+	p.sleep(p.w.between(20*time.Millisecond, 200*time.Millisecond))
+	if err := r.ready(s, g); err != nil {
+		return err
+	}
+	for k := range objects / 2 { // the check and the mount read the journal
+		if !h.client.alive || !h.client.read(k) {
+			return errDevice
+		}
+	}
+	h.mounted = true
+	return nil
+}
+
+// acquire is what the map helper does: cut off whoever held it, then take it.
+func (r *runner) acquire(p *process, s *span, state core.State, g core.Grant) error {
+	img := p.w.image(r.h.name)
+	if img.epoch > g.Epoch {
+		return fmt.Errorf("the image carries epoch %d", img.epoch)
+	}
+	t := agent.Takeover(state, r.h.name, g.Epoch)
+	did, err := takeover.CutOff(p.ctx(s), control{p, s, img, r.h.client.address}, worker.CutOff{
+		Epoch: max(g.Epoch, t.Epoch), Addresses: t.Addresses, From: t.From,
+	})
+	if err != nil {
+		return err
+	}
+	if len(did.Watchers) > 0 {
+		return fmt.Errorf("clients of the last holder still watch the image: %v", did.Watchers)
+	}
+	return takeover.Acquire(p.ctx(s), holder{p, s, r.h.client}, g.Epoch, func(context.Context) error { return r.ready(s, g) })
+}
+
+// commitClient commits the address and waits until this node has applied it (I6).
+func (r *runner) commitClient(p *process, s *span, g core.Grant) error {
+	address := r.h.client.address
+	for s.Err() == nil {
+		outcome := r.d.propose(p, core.CommitClient{Service: r.h.name, Epoch: g.Epoch, Instance: g.Instance, Address: address}, 5*time.Second)
+		if outcome == core.Refused {
+			return errors.New("the storage client's address is refused")
+		}
+		if now := r.d.state().Services[r.h.name].Grant; now != nil && now.Epoch == g.Epoch && slices.Contains(now.Clients, address) {
+			return nil
+		}
+		changed := r.d.changed
+		p.await(retryShort, func() bool { return r.d.changed != changed })
+	}
+	return errTime
+}
+
+// untilAnswers probes until the service is healthy.
+func (r *runner) untilAnswers(p *process, s *span, g core.Grant) error {
+	for {
+		switch {
+		case r.answers():
+			return nil
+		case !r.h.runs:
+			return errors.New("the container ended before it answered")
+		case s.Err() != nil:
+			return errTime
+		case !r.wanted(g):
+			return errRevoked
+		}
+		p.sleep(50 * time.Millisecond)
+	}
+}
