@@ -26,6 +26,7 @@ type daemon struct {
 	processes []*process
 	observer  *observe.Observer
 	hung      bool
+	stuck     []*process // what was to go on while it hung
 
 	applied   uint64
 	appliedAt boottime.Time
@@ -154,9 +155,15 @@ func (d *daemon) answer(p *process) {
 	}
 }
 
-func (d *daemon) ack(a guard.Arrival) {
+// acks is the ack of a heartbeat, noted before it is sent.
+func (d *daemon) acks(a guard.Arrival) (guard.Ack, bool) {
 	ack, ok := observe.Ack(*d.state(), a.Heartbeat, d.term, d.clusterNow())
-	if !ok || !d.observer.Acking(ack.Grants, a.At) || !observe.StillAcks(*d.state(), ack) {
+	return ack, ok && d.observer.Acking(ack.Grants, a.At) && observe.StillAcks(*d.state(), ack)
+}
+
+func (d *daemon) ack(a guard.Arrival) {
+	ack, ok := d.acks(a)
+	if !ok {
 		return
 	}
 	to := d.n.w.names[a.Heartbeat.Node]

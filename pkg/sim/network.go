@@ -40,7 +40,7 @@ func (t *network) carries(a, b *node, link int) bool {
 
 // connected reports whether a connection between a and b lives: both ways on one link, both ends powered and not paused.
 func (t *network) connected(a, b *node) bool {
-	if !a.alive() || !b.alive() {
+	if !a.answers() || !b.answers() {
 		return false
 	}
 	if !t.rough || a == b {

@@ -76,6 +76,9 @@ func (n *node) forget() {
 
 func (n *node) alive() bool { return n.power && !n.paused }
 
+// answers reports whether connections to it get anywhere.
+func (n *node) answers() bool { return n.alive() && (n.daemon == nil || !n.daemon.hung) }
+
 // read reads the node's CLOCK_BOOTTIME.
 func (n *node) read() boottime.Time {
 	passed := n.w.now - n.clock.since

@@ -14,6 +14,7 @@ import (
 type process struct {
 	w      *World
 	n      *node
+	d      *daemon
 	resume func() (struct{}, bool)
 	end    func()
 	yield  func(struct{}) bool
@@ -27,7 +28,7 @@ type killed struct{}
 
 // spawn runs body on a node from now on, until it returns or its program dies.
 func (n *node) spawn(d *daemon, body func(*process)) *process {
-	p := &process{w: n.w, n: n}
+	p := &process{w: n.w, n: n, d: d}
 	p.resume, p.end = iter.Pull(func(yield func(struct{}) bool) {
 		p.yield = yield
 		defer func() {
@@ -50,7 +51,11 @@ func (p *process) wakeIn(d time.Duration) {
 	p.wakes++
 	mine := p.wakes
 	p.w.on(p.n, d, func() {
-		if !p.gone && p.wakes == mine {
+		switch {
+		case p.gone || p.wakes != mine:
+		case p.d.hung:
+			p.d.stuck = append(p.d.stuck, p)
+		default:
 			p.resume()
 		}
 	})
