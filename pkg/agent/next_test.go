@@ -20,6 +20,7 @@ func TestNext(t *testing.T) {
 	var none release.Marks
 	halted, contained := release.Marks{Halted: true}, release.Marks{Contained: true}
 	gone := release.Marks{Contained: true, Vacated: true}
+	dirty := release.Marks{Contained: true, Dirty: true}
 	other := rec(5, 1, none)
 	other.Instance = "boot/a0"
 	kept := func(attempt int, marks release.Marks) *release.Record {
@@ -48,6 +49,11 @@ func TestNext(t *testing.T) {
 		{"from nothing", hold, starts(5), Here{}, Activate},
 		{"after an older epoch vacated", hold, starts(5), Here{Record: rec(4, 3, gone)}, Activate},
 		{"an older epoch runs", hold, starts(5), Here{Record: rec(4, 1, none), Facts: up}, Clean},
+		{"an older epoch was cut off, and is gone", hold, starts(5), Here{Record: rec(4, 1, dirty)}, Activate},
+		{"an older epoch was cut off, and is still mapped", hold, starts(5), Here{Record: rec(4, 1, dirty), Facts: release.Facts{Mapper: true}}, Clean},
+		{"released before anything, an older epoch was cut off", leave, in(core.PhaseReleasing, 5, 1), Here{Record: rec(4, 1, dirty)}, Vacant},
+		{"released, and can't be vacated", leave, in(core.PhaseReleasing, 5, 1), Here{Record: rec(5, 1, dirty)}, Clean},
+		{"nothing wanted, was cut off, and is gone", idle, core.Grant{}, Here{Record: rec(4, 1, dirty)}, Rest},
 		{"another life's", hold, starts(5), Here{Record: other, Facts: up}, Clean},
 		{"stopped here, same attempt", hold, in(core.PhaseRunning, 5, 1), Here{Record: rec(5, 1, gone), Buried: true}, Vacant},
 		{"stopped here, a newer run wanted", hold, in(core.PhaseStarting, 5, 2), Here{Record: rec(5, 1, gone), Buried: true}, Activate},

@@ -59,6 +59,10 @@ func next(d duty, g core.Grant, here Here) Step {
 	rec, facts := here.Record, here.Facts
 	live := rec != nil && !rec.Marks.Vacated
 	ours := live && rec.Epoch == g.Epoch && rec.Instance == g.Instance
+	if live && !ours && rec.Marks.Dirty && facts.Idle() {
+		// An earlier grant's, which was cut off: it can never be called vacated, and there is nothing left to take down.
+		live = false
+	}
 	switch {
 	case d == idle && live, d == leave && live, d == hold && live && !ours:
 		return Clean
