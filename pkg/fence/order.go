@@ -24,7 +24,12 @@ func Targets(state core.State, order core.Fence) []Target {
 		if node != nil {
 			cut.From = node.Links
 		}
-		all = append(all, Target{Target: t, Policy: state.Spec.PolicyOf(t.Service), CutOff: cut})
+		policy := state.Spec.PolicyOf(t.Service)
+		if svc.Grant.Phase == core.PhaseContained {
+			// Its very instance says that nothing runs: its clients are all that is left to cut off, see core.FencedOff.
+			policy = core.Policy{Require: core.RequireAny, Proofs: []core.ProofKind{core.ProofStorage}}
+		}
+		all = append(all, Target{Target: t, Policy: policy, CutOff: cut})
 	}
 	return all
 }
