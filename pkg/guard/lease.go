@@ -13,6 +13,7 @@ type Leases struct {
 	until       map[Right]boottime.Time // end of each lease that was acknowledged, forgotten some time after
 	seen        map[Right]boottime.Time // when a record was first seen
 	sent        [sentKept]sending       // ring of the newest heartbeats
+	beats       int                     // how many were noted in it
 	term        uint64                  // highest seen
 	lease       time.Duration           // newest seen
 	order       ackOrder                // of the ack that set maintenance
@@ -49,14 +50,25 @@ func NewLeases(lease time.Duration) *Leases {
 
 // Sent notes a heartbeat before it leaves. seq rises.
 func (l *Leases) Sent(seq uint64, at boottime.Time) {
-	l.sent[seq%sentKept] = sending{seq, at}
+	l.sent[l.beats%sentKept] = sending{seq, at} // not by seq: that is a clock's reading, and would share places
+	l.beats++
+}
+
+// wasSent reports whether this very heartbeat is one of the newest that were sent.
+func (l *Leases) wasSent(s sending) bool {
+	for i := l.beats - 1; i >= 0 && i >= l.beats-sentKept; i-- { // as a rule it is the last one or the one before
+		if l.sent[i%sentKept] == s {
+			return true
+		}
+	}
+	return false
 }
 
 // Ack takes up what the leader acknowledged and reports whether anything changed. The caller has checked MAC,
 // cluster and instance. Each lease runs from our own sending, so a slow answer makes it short, never long (I5);
 // only what the ack names is renewed (I4); an older ack never shortens what a newer one gave.
 func (l *Leases) Ack(a Ack) (changed bool, err error) {
-	if s := l.sent[a.Seq%sentKept]; a.Seq == 0 || s.seq != a.Seq || s.at != a.Sent {
+	if !l.wasSent(sending{a.Seq, a.Sent}) {
 		return false, ErrNotSent
 	}
 	if a.Term < l.term {

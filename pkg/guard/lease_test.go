@@ -56,6 +56,27 @@ func TestLeases(t *testing.T) {
 	}
 }
 
+// TestLateAcksOfCoarseClock: a heartbeat's number is a reading of a clock, which may go in steps; an ack that comes after
+// the next heartbeat counts all the same.
+func TestLateAcksOfCoarseClock(t *testing.T) {
+	one := Right{"one", 1}
+	l := NewLeases(3 * time.Second)
+	step := boottime.Time(200 * time.Millisecond)
+	for i := range boottime.Time(sentKept + 10) {
+		l.Sent(uint64(sec+i*step), sec+i*step)
+	}
+	newest := sec + boottime.Time(sentKept+9)*step
+	for _, tt := range []struct {
+		ago  boottime.Time
+		want error
+	}{{10, nil}, {1, nil}, {0, nil}, {sentKept - 1, nil}, {sentKept, ErrNotSent}} {
+		sent := newest - tt.ago*step
+		if _, err := l.Ack(Ack{Seq: uint64(sent), Sent: sent, Term: 1, Lease: 3 * time.Second, Grants: []Right{one}}); !errors.Is(err, tt.want) {
+			t.Errorf("ack of the heartbeat %d ago: %v, want %v", tt.ago, err, tt.want)
+		}
+	}
+}
+
 func TestNeverLeased(t *testing.T) {
 	l := NewLeases(3 * time.Second)
 	right := Right{"one", 1}
