@@ -154,6 +154,7 @@ type client struct {
 	locked  bool // as it believes itself
 	cut     bool // it has been told so
 	alive   bool
+	flying  int // writes on their way
 }
 
 // open makes a data client, which watches the image.
@@ -240,6 +241,7 @@ func (cl *client) write(k int) {
 	w := cl.n.w
 	cl.img.writes++
 	v := write{seq: cl.img.writes, epoch: cl.epoch, by: cl.address}
+	cl.flying++
 	w.at(w.between(300*time.Microsecond, 3*time.Millisecond)+w.between(0, w.ceph.slow)+w.net.delay[cl.n.id], func() { cl.land(k, v) })
 }
 
@@ -251,6 +253,7 @@ func (cl *client) land(k int, v write) {
 		}
 		return
 	}
+	cl.flying--
 	o := &cl.img.objects[k]
 	if !cl.reach(k) || (o.value.by == v.by && o.value.seq > v.seq) {
 		return

@@ -35,6 +35,7 @@ type daemon struct {
 	changed   uint64
 	hint      *node // who leads, as far as it knows
 	leads     bool
+	barrier   bool // and has passed its barrier
 	term      uint64
 	log       []*entry
 	wall      time.Duration // how far the wall clock is off
@@ -184,6 +185,7 @@ func (d *daemon) ackAgain(name core.NodeName) {
 
 // lead begins a leadership, once its barrier is passed.
 func (d *daemon) lead(term uint64) {
+	d.barrier = true
 	d.observer.Lead(d.n.read(), d.state().Spec.Timing)
 	d.n.spawn(d, func(p *process) { d.decides(p, term) })
 }
@@ -194,7 +196,7 @@ func (d *daemon) follow() {
 		return
 	}
 	d.n.w.raft.lostLog(d)
-	d.leads, d.beats = false, nil
+	d.leads, d.barrier, d.beats = false, false, nil
 	d.observer.Follow()
 	d.stir()
 	d.n.w.raft.reconsider()

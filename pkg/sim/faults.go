@@ -202,6 +202,15 @@ func (w *World) tidy() {
 		if s.Nodes[n.name].Standby {
 			w.ask(core.Ask{What: core.RequestUndrain, Node: n.name})
 		}
+		member, ok := s.Nodes[n.name]
+		if !ok {
+			n.out = false
+			w.rejoin(n)
+			n.startIfUp()
+		}
+		if member.Life == core.LifeFenced && member.Instance == n.life {
+			n.cut() // it lives although its BMC said off: only another life of it can come back
+		}
 		if !n.power {
 			n.boot() // shot by a fence that was still open
 		}

@@ -36,7 +36,7 @@ type guarded struct {
 // startGuard starts a guard with what an earlier one of this life has left.
 func (n *node) startGuard() {
 	g := &guardian{n: n, leases: guard.NewLeases(3 * time.Second), held: make([]guarded, len(n.here)), poked: n.read().Add(-daemonFresh)}
-	n.guard = g
+	n.guard, n.tamed = g, n.w.now
 	if n.memory != nil && !n.wrong.leases {
 		if err := g.leases.Decode(string(n.memory)); err != nil {
 			panic(err)
@@ -48,7 +48,6 @@ func (n *node) startGuard() {
 			}
 		}
 	}
-	g.seq = 0
 	g.expire()
 	g.beat()
 }

@@ -180,6 +180,12 @@ func (h *holding) flushes(p *process) bool {
 		return false
 	}
 	p.sleep(w.between(time.Millisecond, 5*time.Millisecond) + w.between(0, w.ceph.slow))
+	for until := w.now + stopSync; cl.flying > 0; { // a flush is told done once all before it is durable
+		if w.now >= until || !cl.alive {
+			return false
+		}
+		p.sleep(20 * time.Millisecond)
+	}
 	for k := range objects {
 		if !cl.reach(k) {
 			return false

@@ -30,7 +30,7 @@ type node struct {
 	memory  []byte        // guard.leases, of this life
 	wall    time.Duration // how far the wall clock is off
 	out     bool          // no member now: its daemon stays down
-	tamed   time.Duration // when a pause, or a container that could not be killed, ended
+	tamed   time.Duration // when what kept its guard from containing ended
 }
 
 // wrongs are faults of a node that nothing but the faults themselves change.

@@ -144,7 +144,7 @@ func (r *raft) reconsider() {
 	}
 	if l := r.leader; l != nil {
 		for _, n := range r.w.nodes {
-			if n.daemon != nil && n.daemon.applied < r.last() {
+			if n.daemon != nil && (!n.daemon.ready || n.daemon.applied < r.last()) {
 				r.tell(n, r.w.between(5*time.Millisecond, 60*time.Millisecond))
 			}
 		}
@@ -212,10 +212,10 @@ func (r *raft) crown(n *node) {
 		}
 		d.catchUp(r.last())
 		d.lead(term)
+		for _, o := range r.w.nodes {
+			r.tell(o, r.w.between(time.Millisecond, 5*time.Millisecond))
+		}
 	})
-	for _, o := range r.w.nodes {
-		r.tell(o, r.w.between(time.Millisecond, 5*time.Millisecond))
-	}
 }
 
 // transfer hands leadership over, if to has all of the log.

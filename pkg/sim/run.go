@@ -147,7 +147,7 @@ func (w *World) unsettled() string {
 	s := w.raft.newest()
 	l := w.raft.leader
 	switch {
-	case l == nil || l.daemon == nil || !w.raft.verified(l):
+	case l == nil || l.daemon == nil || !l.daemon.barrier || !w.raft.verified(l):
 		return "nobody leads"
 	case !w.allServed():
 		for i := range w.ceph.images {

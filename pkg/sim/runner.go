@@ -152,14 +152,8 @@ func (r *runner) activate(p *process, state core.State, g core.Grant, mounted bo
 	if spec == nil {
 		return lookAgain
 	}
-	p.w.busy++
-	s := p.within(spec.StartLimit)
 	began := p.w.now
-	err := r.bring(p, s, state, g, mounted)
-	if err == nil {
-		err = r.untilAnswers(p, s, g)
-	}
-	p.w.busy--
+	err := r.comeUp(p, state, g, spec.StartLimit, mounted)
 	if err == nil {
 		r.d.propose(p, core.Started{
 			Service: r.h.name, Epoch: g.Epoch, Instance: g.Instance, Run: g.Run, Storage: r.h.begun - began, Probe: p.w.now - r.h.begun,
@@ -183,6 +177,16 @@ func (r *runner) activate(p *process, state core.State, g core.Grant, mounted bo
 	}
 	r.reportStop(p, g, r.h.stop(p, spec.StopLimit, false), err.Error())
 	return retryShort
+}
+
+func (r *runner) comeUp(p *process, state core.State, g core.Grant, limit time.Duration, mounted bool) error {
+	p.w.busy++
+	defer func() { p.w.busy-- }()
+	s := p.within(limit)
+	if err := r.bring(p, s, state, g, mounted); err != nil {
+		return err
+	}
+	return r.untilAnswers(p, s, g)
 }
 
 // wanted reports whether State still wants this very run here.
