@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -355,6 +356,37 @@ func TestPausedStarter(t *testing.T) {
 	if failure := s.run(); failure != nil {
 		t.Errorf("an older tombstone stops a newer attempt: %v", failure)
 	}
+}
+
+// TestTombstoneUnreadable: a starter that can't tell whether it was stopped does nothing (I7).
+func TestTombstoneUnreadable(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	if err := os.MkdirAll(filepath.Join(release.Dir(s.plan.Run, "one"), "tombstone"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if failure := s.run(); failure == nil || failure.Code != worker.CodeTombstone {
+		t.Errorf("got %v", failure)
+	}
+	s.want("say failed")
+}
+
+// TestGuardAway: a starter whose guard does not answer does nothing (I4).
+func TestGuardAway(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	err := Ready(t.Context(), deafGuard{}, s.plan)
+	var failure *worker.Failure
+	if !errors.As(err, &failure) || failure.Code != worker.CodeLease {
+		t.Errorf("got %v", err)
+	}
+}
+
+// deafGuard answers with an error, and with what would do if that were not looked at.
+type deafGuard struct{}
+
+func (deafGuard) Lease(context.Context, core.ServiceName, core.Epoch) (boottime.Time, bool, error) {
+	return boottime.Now().Add(time.Hour), true, errors.New("no answer")
 }
 
 // TestLeaseBeforeEachStep is I4: with the nth answer no, the step behind it is not taken.

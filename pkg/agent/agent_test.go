@@ -375,3 +375,23 @@ func TestUnreadable(t *testing.T) {
 		}
 	})
 }
+
+// TestAnnounceNeedsLease: addresses are told to the network for as long as the lease is good, and no longer (I5).
+func TestAnnounceNeedsLease(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBed(t, starts(5))
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := b.start(ctx)
+		time.Sleep(10 * time.Second)
+		b.mu.Lock()
+		b.leased = false
+		b.mu.Unlock()
+		told := len(b.log())
+		time.Sleep(5 * time.Minute)
+		if more := b.log()[told:]; slices.Contains(more, "announce") {
+			t.Errorf("announced without a lease: %q", more)
+		}
+		cancel()
+		<-ended
+	})
+}

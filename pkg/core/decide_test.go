@@ -180,3 +180,44 @@ func TestNotBlockedBeforeSettled(t *testing.T) {
 		}
 	}
 }
+
+// TestUnaskedShotNeedsCorosync: where Pacemaker manages, keepone shoots unasked only if corosync is known to be quorate on
+// its side: else the other one may be about to shoot (I3).
+func TestUnaskedShotNeedsCorosync(t *testing.T) {
+	yes, no := true, false
+	for _, c := range []struct {
+		by       Manager
+		corosync *bool
+		want     bool
+	}{
+		{ManagerKeepone, nil, true},
+		{ManagerPacemaker, nil, false},
+		{ManagerPacemaker, &no, false},
+		{ManagerPacemaker, &yes, true},
+	} {
+		s := bed(t, downB)
+		s.Spec.Manager, s.Spec.Fencing = c.by, policies["bmc-only"]
+		v := online(s, "a")
+		v.CorosyncQuorate = c.corosync
+		v.Nodes["b"] = NodeView{Live: LiveDown, Silent: 4 * time.Second, Instance: "b1"}
+		if orders := decided[OrderFence](s, v); len(orders) != 1 || orders[0].Shoot != c.want {
+			t.Errorf("%s, %v: orders %+v", c.by, c.corosync, orders)
+		}
+	}
+}
+
+// TestNobodyFencesItself: a leader whose own service is called lost hands leadership over first; one that is contained
+// there needs its clients cut off only, and that it may do itself.
+func TestNobodyFencesItself(t *testing.T) {
+	failover := Ask{What: RequestFailover, Service: "one"}
+	for self, want := range map[NodeName]int{"a": 1, "b": 0} {
+		s := bed(t, failover)
+		if orders := decided[OrderFence](s, online(s, self)); len(orders) != want {
+			t.Errorf("led by %s: %d orders", self, len(orders))
+		}
+	}
+	s := bed(t, contained)
+	if orders := decided[OrderFence](s, online(s, "b")); len(orders) != 1 || orders[0].Shoot {
+		t.Errorf("contained: orders %+v", orders)
+	}
+}

@@ -14,6 +14,9 @@ type machine struct {
 	power     bool
 	paused    bool // every process of it is stopped, as by a hang; power is on
 	bmc       bool // its BMC answers
+	deaf      bool // its BMC takes an order of power-off, and does nothing
+	slow      bool // its BMC takes longer than an attempt to carry it out
+	falls     Time // when it goes off, ordered before; zero: never
 	daemon    bool
 	links     [2]bool
 	boots     int
@@ -92,8 +95,26 @@ func (m *machine) instance() Instance { return Instance(fmt.Sprintf("%s%d", m.na
 
 func (m *machine) alive() bool { return m.power && !m.paused }
 
+// shoot is an order of power-off, as the BMC carries it out.
+func (m *machine) shoot(now Time) {
+	switch {
+	case m.deaf:
+	case !m.slow:
+		m.cut()
+	case m.falls == 0:
+		m.falls = now.Add(6 * time.Second)
+	}
+}
+
+// fall goes off if that was ordered long enough ago.
+func (m *machine) fall(now Time) {
+	if m.falls != 0 && now >= m.falls {
+		m.cut()
+	}
+}
+
 func (m *machine) cut() {
-	m.power = false
+	m.power, m.falls = false, 0
 	m.forget()
 }
 
@@ -336,7 +357,7 @@ func (m *machine) fence(w *world, f Fence) {
 		if target.instance() != f.Instance && w.state.Nodes[f.Node].Instance != f.Instance {
 			w.breaks("fence %d of %s shoots %s", f.ID, f.Instance, target.instance())
 		}
-		target.cut()
+		target.shoot(w.now)
 		j.shot = true
 	case age >= 4*time.Second:
 		ok, err := w.propose(m, &EndAttempt{Fence: f.ID, Attempt: f.Attempt, Note: m.fenceNote(w, f)})

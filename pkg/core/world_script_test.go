@@ -109,6 +109,8 @@ func (w *world) act(words []string) error {
 	case "ceph":
 		w.ceph = args[0] == "up"
 		return nil
+	case "configure":
+		return w.configure(args)
 	case "image":
 		n, err := strconv.Atoi(args[1])
 		w.images[ServiceName(args[0])].epoch = Epoch(n)
@@ -144,7 +146,7 @@ func (w *world) act(words []string) error {
 	case "boot":
 		m.boot(w.now)
 	case "bmc":
-		m.bmc = args[1] == "alive"
+		m.bmc, m.deaf, m.slow = args[1] != "dead", args[1] == "deaf", args[1] == "slow"
 	case "isolate":
 		m.links = [2]bool{}
 	case "heal":
@@ -159,6 +161,33 @@ func (w *world) act(words []string) error {
 		m.daemon = args[1] == "up"
 	default:
 		return fmt.Errorf("unknown verb %q", verb)
+	}
+	return nil
+}
+
+// configure changes the cluster document: "services one two" or "lease 6s".
+func (w *world) configure(args []string) error {
+	spec := w.state.Spec
+	switch args[0] {
+	case "services":
+		spec.Services = nil
+		for _, name := range args[1:] {
+			spec.Services = append(spec.Services, testSpec("", ServiceName(name)).Services...)
+			if w.images[ServiceName(name)] == nil {
+				w.images[ServiceName(name)] = &image{blocked: map[string]bool{}}
+			}
+		}
+	case "lease":
+		d, err := time.ParseDuration(args[1])
+		if err != nil {
+			return err
+		}
+		spec.Timing.Lease = d
+	default:
+		return fmt.Errorf("nothing to configure by %q", args[0])
+	}
+	if _, err := w.propose(w.nodes[w.leader], Configure{Expect: w.state.Document.Version, Document: w.state.Document, Spec: spec}); err != nil {
+		w.say("configure", err.Error())
 	}
 	return nil
 }

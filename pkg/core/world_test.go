@@ -20,6 +20,7 @@ type world struct {
 	ceph     bool
 	leader   NodeName
 	ledSince Time
+	counts   Timing // the longest lease and margin of this leadership
 	electAt  Time
 	heard    map[NodeName]Time // by this leader
 	acked    map[ServiceName]lease
@@ -133,7 +134,7 @@ func (w *world) quorate(name NodeName) bool {
 func (w *world) voters() []NodeName { return w.names[:min(len(w.names), 5)] }
 
 func (w *world) lead(name NodeName) {
-	w.leader, w.ledSince = name, w.now
+	w.leader, w.ledSince, w.counts = name, w.now, w.state.Spec.Timing
 	w.heard, w.acked, w.offSeen = map[NodeName]Time{}, map[ServiceName]lease{}, map[NodeName]Time{}
 }
 
@@ -161,6 +162,7 @@ func (w *world) step() {
 	w.now = w.now.Add(tick)
 	w.elect()
 	for _, name := range w.names {
+		w.nodes[name].fall(w.now)
 		w.beat(w.nodes[name])
 	}
 	w.decide()
@@ -210,12 +212,16 @@ func (w *world) view() View {
 	for _, name := range w.names {
 		v.Nodes[name] = w.viewOf(w.nodes[name])
 	}
+	if t.Lease > w.counts.Lease || t.LeaseMargin > w.counts.LeaseMargin {
+		w.ledSince = w.now // leases of either length may have been acknowledged until now
+		w.counts.Lease, w.counts.LeaseMargin = max(t.Lease, w.counts.Lease), max(t.LeaseMargin, w.counts.LeaseMargin)
+	}
 	for name, svc := range w.state.Services {
 		last := w.ledSince
 		if a := w.acked[name]; a.epoch == svc.Epoch {
 			last = max(last, a.at)
 		}
-		if w.now.Sub(last) > t.Lease+t.LeaseMargin && !w.state.Renewed(name) {
+		if w.now.Sub(last) > w.counts.Lease+w.counts.LeaseMargin && !w.state.Renewed(name) {
 			v.LeaseOver[name] = svc.Epoch
 		}
 	}

@@ -275,6 +275,7 @@ func TestRestart(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		g.scan(boottime.Now()) // its first look: what it does not know of has no grace
 		deadline := g.leases.Deadline(Right{"one", 1})
 		if lost && deadline > boottime.Now() {
 			t.Error("memory lost, and a grace was given")

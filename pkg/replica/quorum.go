@@ -64,8 +64,10 @@ func (r *Replica) verifyRounds() {
 
 // verifyOnce asks until a majority has answered to a heartbeat that was sent after the round began. Raft's
 // VerifyLeader sends heartbeats at once, but counts an answer to an earlier one as well; then it is asked again.
-func (r *Replica) verifyOnce() error {
-	began, term := r.trans.clock.Add(1), r.raft.CurrentTerm()
+func (r *Replica) verifyOnce() error { return r.verifySince(r.trans.clock.Add(1)) }
+
+func (r *Replica) verifySince(began uint64) error {
+	term := r.raft.CurrentTerm()
 	if !r.Leads() {
 		return fmt.Errorf("verify quorum: %w", ErrNotLeader)
 	}

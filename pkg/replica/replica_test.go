@@ -122,13 +122,10 @@ func TestNodeCannotSpeakForAnother(t *testing.T) {
 	run(t, 3, func(t *testing.T, c *cluster) {
 		f := c.follower()
 		c.leader().check = func(by core.NodeName, cmd core.Command) error {
-			if b, ok := cmd.(core.Boot); ok && b.Node != by {
-				return fmt.Errorf("%s speaks for %s", by, b.Node)
-			}
-			return nil
+			return fmt.Errorf("%s may not %s", by, cmd.Kind())
 		}
-		outcome, err := f.Propose(t.Context(), core.Boot{Node: "somebody-else", Instance: "i"})
-		if outcome != core.Refused || !errors.Is(err, ErrRefused) {
+		outcome, err := f.Propose(t.Context(), mark(1)) // State itself would take it
+		if outcome != core.Refused || !errors.Is(err, ErrRefused) || marked(c.leader().State(), 1) {
 			t.Errorf("%v, %v", outcome, err)
 		}
 	})
@@ -278,6 +275,10 @@ func TestVerifyQuorumCounts(t *testing.T) {
 		since := leader.trans.clock.Add(1)
 		if err := leader.VerifyQuorum(t.Context()); err != nil || !leader.agreed(term, since) {
 			t.Errorf("no quorum after all were asked: %v", err)
+		}
+		later := leader.trans.clock.Load() + 100 // many answers from now
+		if err := leader.verifySince(later); err != nil || leader.trans.clock.Load() < later {
+			t.Errorf("an answer from before is enough: %v", err)
 		}
 		c.isolate(leader.opts.Self, true)
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)

@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"time"
 )
@@ -34,7 +35,7 @@ var errSurvived = errors.New("a check can be taken out and no test fails")
 // run is the command: it is called in the module's root.
 func run(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("mutants", flag.ContinueOnError)
-	only := flags.String("only", "", "a part of the ids to run")
+	only := flags.String("only", "", "parts of the ids to run, with commas between")
 	parallel := flags.Int("parallel", 2, "how many at a time")
 	limit := flags.Duration("limit", time.Minute, "for one run of one package's tests")
 	file := flags.String("json", "", "where the outcome is written")
@@ -47,7 +48,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	}
 	var chosen []mutant
 	for _, m := range all {
-		if strings.Contains(m.id, *only) {
+		if slices.ContainsFunc(strings.Split(*only, ","), func(part string) bool { return strings.Contains(m.id, part) }) {
 			chosen = append(chosen, m)
 		}
 	}

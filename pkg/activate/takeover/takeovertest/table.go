@@ -35,6 +35,7 @@ func Run(t *testing.T, hostIP netip.Addr, fresh func(t *testing.T) World) {
 		"i6/break-alone-is-not-safe": breakAlone,
 		"committed-address":          committedAddress,
 		"owner-from-old-holder":      ownerFromOldHolder,
+		"cut-off-writes-epoch":      cutOffWritesEpoch,
 		"opened-but-not-locked":      openedOnly,
 		"stranger":                   stranger,
 		"epoch-ahead":                epochAhead,
@@ -179,6 +180,15 @@ func openedOnly(t *testing.T, ip netip.Addr, w World) {
 		t.Fatal("a client of the old holder's acquired after it was cut off")
 	}
 	acquire(t, w.Holder(t), 2)
+}
+
+// cutOffWritesEpoch: a client that takes the lock after the last look finds the next grant's epoch (I2).
+func cutOffWritesEpoch(t *testing.T, _ netip.Addr, w World) {
+	img := w.Control(t)
+	cutOff(t, img, worker.CutOff{Epoch: 6, Addresses: []string{"192.0.2.7:0/77"}})
+	if carried, err := img.RaiseEpoch(t.Context(), 1); err != nil || carried != 6 {
+		t.Errorf("the image carries epoch %d, %v", carried, err)
+	}
 }
 
 func stranger(t *testing.T, _ netip.Addr, w World) {
