@@ -20,7 +20,9 @@ MANAGER ?= keepone
 RUNS ?= 10
 BASELINE ?= 3
 
-.PHONY: help check build test demo bench lab deps clean
+TIME ?= 30s
+
+.PHONY: help check build test demo bench lab deps clean mutants fuzz golden
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 16
@@ -53,6 +55,17 @@ binaries:
 
 test: ## check, then every lab; CASE=name runs one case
 	@test/run.sh '$(CASE)'
+
+mutants: ## take each safety check out, one at a time, and see a test fail; CASE=part of an id
+	@mkdir -p build
+	go run ./test/mutants -json build/mutants.json -only '$(CASE)'
+
+fuzz: ## every fuzz target for TIME=30s, on its corpus and beyond; CASE=part of a name
+	@test/fuzz.sh '$(TIME)' '$(CASE)'
+
+golden: ## write what tests compare with anew (stories, reports, metadata, setup); read the difference before it is kept
+	GOLDEN=write go test -count=1 ./pkg/core ./pkg/report ./pkg/setup ./fencing/fence_keepone -run '^Test(Stories|Golden|Metadata)$$'
+	@git diff --stat
 
 demo: build ## a cluster of N=3 nodes loses its holder, and the front-end answers again; MANAGER=pacemaker has Pacemaker order it
 	@build/keepone-lab demo -bin build -json build/demo.json -manager $(MANAGER) -n $(N)

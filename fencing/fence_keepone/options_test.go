@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"errors"
-	"flag"
 	"os"
 	"os/exec"
 	"reflect"
@@ -12,7 +11,8 @@ import (
 	"time"
 )
 
-var update = flag.Bool("update", false, "write the metadata anew; read the difference before it is kept")
+// update has the metadata written anew, to be read before it is kept: make golden.
+var update = os.Getenv("GOLDEN") == "write"
 
 // told is defaults with a change.
 func told(change func(*options)) options {
@@ -121,7 +121,7 @@ func TestMetadata(t *testing.T) {
 	var got bytes.Buffer
 	printMetadata(&got)
 	const golden = "testdata/metadata.xml"
-	if *update {
+	if update {
 		if err := os.WriteFile(golden, got.Bytes(), 0o644); err != nil {
 			t.Fatal(err)
 		}

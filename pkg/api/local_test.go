@@ -1,16 +1,22 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/keepone-ha/keepone/pkg/core"
 )
@@ -161,4 +167,62 @@ func TestRealTCP(t *testing.T) {
 	if err := errors.Join(b.Close(), a.Close(), mux.Close(), <-served); err != nil {
 		t.Error(err)
 	}
+}
+
+// FuzzLocal: whatever comes over the socket, there is one answer, or none, and the daemon goes on.
+func FuzzLocal(f *testing.F) {
+	f.Add([]byte("{\"method\":\"look\",\"body\":{\"service\":\"one\"}}\n"))
+	f.Add([]byte("{\"method\":\"look\"}\n{\"method\":\"look\"}\n"))
+	f.Add([]byte("{\"method\":null,\"body\":[]}\n"))
+	f.Add([]byte("\n"))
+	f.Add([]byte("{"))
+	s := NewLocal(slog.New(slog.DiscardHandler))
+	s.Handle("look", AccessRead, func(_ context.Context, _ Caller, body json.RawMessage, send func(any) error) (any, error) {
+		var in struct{ Service string }
+		if err := json.Unmarshal(body, &in); err != nil {
+			return nil, Refuse("read request: %v", err)
+		}
+		return in, send(in)
+	})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ours, theirs := unixConn(t, fds[0]), unixConn(t, fds[1])
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			s.serve(theirs)
+			_ = theirs.Close()
+		}()
+		go func() {
+			_, _ = ours.Write(data) // it may hang up before the end
+			_ = ours.CloseWrite()
+		}()
+		answer, _ := io.ReadAll(ours)
+		<-done
+		_ = ours.Close()
+		lines := bytes.Split(bytes.TrimSuffix(answer, []byte("\n")), []byte("\n"))
+		if len(answer) > 0 && !bytes.Contains(data, []byte("\n")) {
+			t.Errorf("half a request is answered: %q", answer)
+		}
+		for i, text := range lines {
+			var l line
+			if len(answer) > 0 && (json.Unmarshal(text, &l) != nil || (i == len(lines)-1) != (l.Event == nil)) {
+				t.Errorf("answer %q", answer)
+			}
+		}
+	})
+}
+
+func unixConn(t *testing.T, fd int) *net.UnixConn {
+	t.Helper()
+	file := os.NewFile(uintptr(fd), "socket")
+	defer file.Close()
+	c, err := net.FileConn(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.(*net.UnixConn)
 }

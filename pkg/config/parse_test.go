@@ -246,3 +246,14 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func FuzzParseNode(f *testing.F) {
+	f.Add("name = \"a\"\nlinks = [\"10.0.0.1\", \"10.1.0.1\"]\n")
+	f.Add("name = \"a\"\nlinks = [\"fd00::1\"]\n[ports]\napi = 7480\n[ceph]\nuser = \"keepone\"\n[metrics]\nlisten = \"[::1]:9480\"\n[log]\nlevel = \"debug\"\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		file, err := ParseNode(text, "node.toml")
+		if err == nil && (file.Name == "" || len(file.Links) == 0 || file.RunDir == "" || file.DataDir == "") {
+			t.Errorf("taken: %+v", file)
+		}
+	})
+}

@@ -1,7 +1,6 @@
 package core
 
 import (
-	"flag"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,7 +9,8 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 )
 
-var update = flag.Bool("update", false, "write the timelines of test/scenario anew; read the difference before it is kept")
+// update has the timelines of test/scenario written anew, to be read before they are kept: make golden.
+var update = os.Getenv("GOLDEN") == "write"
 
 // TestStories replays each story and compares what the history tells with the timeline that was read and kept.
 func TestStories(t *testing.T) {
@@ -43,7 +43,7 @@ func tell(t *testing.T, file string) {
 		t.Error(line)
 	}
 	got := strings.Join(w.lines, "\n") + "\n" + w.end()
-	if *update && len(w.broken) == 0 {
+	if update && len(w.broken) == 0 {
 		for i := range archive.Files {
 			if archive.Files[i].Name == "want" {
 				archive.Files[i].Data = []byte(got)

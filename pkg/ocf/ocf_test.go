@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -158,4 +160,42 @@ func TestMetadata(t *testing.T) {
 	if code != Success || said != "" {
 		t.Errorf("%v %q", code, said)
 	}
+}
+
+// FuzzEnvironment: whatever Pacemaker's environment says, an agent's call has a bound, and its parameters end up in names
+// and paths that can be used.
+func FuzzEnvironment(f *testing.F) {
+	f.Add("monitor", "one:0", "10", "20000", "10000", "one", "/run/keepone")
+	f.Add("start", "", "", "", "", "", "")
+	f.Add("stop", ":", "-1", "9223372036854775807", "9223372036854775807", "../x", "run/../..")
+	f.Fuzz(func(t *testing.T, verb, instance, level, timeout, interval, name, path string) {
+		var service Name
+		var dir Path
+		var got Call
+		do := func(ctx context.Context, c Call) (Code, error) {
+			got = c
+			if _, bounded := ctx.Deadline(); !bounded || ctx.Err() != nil {
+				t.Errorf("timeout %q: the action has no time, or no end", timeout)
+			}
+			return Success, nil
+		}
+		a := Agent{
+			Name: "fuzz",
+			Params: []Param{
+				{Name: "service", Required: true, Value: &service}, {Name: "dir", Default: "/run/keepone", Value: &dir},
+			},
+			Actions: []Action{{Verb: Start, Timeout: time.Minute, Do: do}, {Verb: Stop, Timeout: time.Minute, Do: do}, {Verb: Monitor, Timeout: time.Minute, Do: do}},
+		}
+		env := map[string]string{
+			"OCF_RESOURCE_INSTANCE": instance, "OCF_CHECK_LEVEL": level, "OCF_RESKEY_CRM_meta_timeout": timeout,
+			"OCF_RESKEY_CRM_meta_interval": interval, "OCF_RESKEY_service": name, "OCF_RESKEY_dir": path,
+		}
+		code := a.Run(t.Context(), Env{Args: []string{verb}, Getenv: func(k string) string { return env[k] }, Out: io.Discard, Err: io.Discard})
+		if got.Verb == "" {
+			return
+		}
+		if code != Success || got.Interval < 0 || strings.ContainsAny(string(service), "/ \n") || (dir != "" && !filepath.IsAbs(string(dir))) {
+			t.Errorf("%s of %q in %q: %s, %+v", verb, service, dir, code, got)
+		}
+	})
 }

@@ -51,6 +51,11 @@ var may = map[string][]string{
 	"pkg/drive/blockfs":   {"pkg/drive", "pkg/worker"},
 	"pkg/ocf":             {},
 
+	// The simulator is for tests: nothing of the product imports it.
+	"pkg/sim": {
+		"pkg/activate/takeover", "pkg/agent", "pkg/boottime", "pkg/clock", "pkg/core", "pkg/drive/ipmi", "pkg/fence", "pkg/guard", "pkg/observe",
+		"pkg/release", "pkg/worker",
+	},
 	"fencing/fence_keepone": {
 		"pkg/api", "pkg/config", "pkg/core", "pkg/drive", "pkg/drive/ipmi", "pkg/fence", "pkg/op", "pkg/pki", "pkg/version",
 	},
