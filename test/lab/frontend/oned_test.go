@@ -63,3 +63,23 @@ func TestRecordsSurviveReopening(t *testing.T) {
 		t.Errorf("append of no number: got %q", got)
 	}
 }
+
+// A tail that power took away in the middle of a write swallows no later record.
+func TestRecordsAfterATornTail(t *testing.T) {
+	for name, tail := range map[string]string{"half a number": "12", "zeros": "\x00\x00\x00\x00", "nothing": ""} {
+		path := filepath.Join(t.TempDir(), "records")
+		if err := os.WriteFile(path, []byte("1\n2\n"+tail), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r, err := openRecords(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = r.append(3)
+		text, readErr := r.read()
+		r.close()
+		if err != nil || readErr != nil || text != "1\n2\n3\n" {
+			t.Errorf("%s: %q, %v, %v", name, text, err, readErr)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -23,7 +24,29 @@ func openRecords(path string) (*records, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open records: %w", err)
 	}
-	return &records{file: f}, nil
+	r := &records{file: f}
+	if err := r.mend(); err != nil {
+		return nil, errors.Join(fmt.Errorf("mend records: %w", err), f.Close())
+	}
+	return r, nil
+}
+
+// mend cuts a torn tail off: a line that power or storage took away in the middle was never acknowledged, and what comes
+// behind it would be a part of it.
+// The caller has the lock, or the only reference.
+func (r *records) mend() error {
+	text, err := r.readLocked()
+	if err != nil {
+		return err
+	}
+	whole := strings.LastIndexByte(text, '\n') + 1
+	if whole == len(text) {
+		return nil
+	}
+	if err := r.file.Truncate(int64(whole)); err != nil {
+		return err
+	}
+	return r.file.Sync()
 }
 
 func (r *records) close() { _ = r.file.Close() }
@@ -32,15 +55,23 @@ func (r *records) close() { _ = r.file.Close() }
 func (r *records) append(n uint64) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, err := fmt.Fprintf(r.file, "%d\n", n); err != nil {
-		return err
+	_, err := fmt.Fprintf(r.file, "%d\n", n)
+	if err == nil {
+		err = r.file.Sync()
 	}
-	return r.file.Sync()
+	if err != nil {
+		_ = r.mend() // part of it may be there
+	}
+	return err
 }
 
 func (r *records) read() (string, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	return r.readLocked()
+}
+
+func (r *records) readLocked() (string, error) {
 	info, err := r.file.Stat()
 	if err != nil {
 		return "", err
