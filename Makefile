@@ -16,13 +16,14 @@ GOFILES = $(shell git ls-files -co --exclude-standard '*.go')
 N ?= 3
 MANAGER ?= keepone
 CASE ?=
-MANAGER ?= keepone
 RUNS ?= 10
 BASELINE ?= 3
+SEEDS ?= 500
+SEED ?= 1
 
 TIME ?= 30s
 
-.PHONY: help check build test demo bench lab deps clean mutants fuzz golden
+.PHONY: help check build test demo bench lab sim deps clean mutants fuzz golden
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 16
@@ -55,6 +56,11 @@ binaries:
 
 test: ## check, then every lab; CASE=name runs one case
 	@test/run.sh '$(CASE)'
+
+sim: ## play SEEDS=n seeds of whole clusters in virtual time, from SEED=n (0: fresh ones)
+	@mkdir -p build
+	CGO_ENABLED=0 go build -o build/sim ./test/sim
+	@build/sim -seeds $(SEEDS) -first $(SEED) -jobs $(shell nproc) -save build
 
 mutants: ## take each safety check out, one at a time, and see a test fail; CASE=part of an id
 	@mkdir -p build

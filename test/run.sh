@@ -29,8 +29,19 @@ drivers() { # each driver against the real thing
 	tag=$(make -s ceph-tag)
 	go test -tags "$tag,lab" -count=1 -p 1 -timeout 300s ./pkg/release/... ./pkg/guard/... ./pkg/fence/... ./pkg/drive/... ./pkg/setup/... ./cmd/keeponed/...
 }
+simulate() { # fixed seeds count; fresh ones, within a slot, only tell what they find
+	local jobs
+	jobs=$(nproc)
+	CGO_ENABLED=0 go build -o build/sim ./test/sim || return 1
+	build/sim -first 1 -seeds 400 -limit 60s -jobs "$jobs" -save build
+	local fixed=$?
+	echo "fresh seeds:"
+	build/sim -first 0 -seeds 0 -limit 25s -jobs "$jobs" -save build || true
+	return $fixed
+}
 part deps test/deps.sh
 part check make --no-print-directory check
+part sim simulate
 part build make --no-print-directory binaries
 part bindings lint_cgo
 part drivers drivers

@@ -10,17 +10,17 @@ import (
 
 // bmc is a node's own BMC. It has power of its own.
 type bmc struct {
-	n        *node
-	guid     string
-	dead     bool
-	slow     time.Duration
-	lies     bool  // says off, and does nothing
-	flaps    bool  // says what it likes
-	swapped  *node // its address answers for that node
-	refuses  error // every login
-	silent   bool  // does what it is told, and its answer is lost
-	lag      time.Duration
-	lied     bool // a reading of off was handed out while power was on
+	n       *node
+	guid    string
+	dead    bool
+	slow    time.Duration
+	lies    bool  // says off, and does nothing
+	flaps   bool  // says what it likes
+	swapped *node // its address answers for that node
+	refuses error // every login
+	silent  bool  // does what it is told, and its answer is lost
+	lag     time.Duration
+	lied    bool // a reading of off was handed out while power was on
 }
 
 func newBMC(n *node) *bmc {

@@ -63,7 +63,9 @@ func (d *daemon) fence(p *process, order core.Fence) {
 	}
 	for i := range targets {
 		if g.course.TriesStorage(i) {
-			d.n.spawn(d, func(q *process) { fence.CutOff(q.ctx(g.s), o, i, cutter{q, g.s, d.n.w.image(targets[i].Service)}, g.of(q)) })
+			d.n.spawn(d, func(q *process) {
+				fence.CutOff(q.ctx(g.s), o, i, cutter{q, g.s, d.n.w.image(targets[i].Service)}, g.of(q))
+			})
 		}
 	}
 	confirmed := d.attend(p, g, order)

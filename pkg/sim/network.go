@@ -7,7 +7,7 @@ const links = 2
 // network is the links between the nodes. Everything goes by them: heartbeats, acks, Raft, calls.
 type network struct {
 	w      *World
-	rough  bool // some fault is on: else all messages take the short way
+	rough  bool            // some fault is on: else all messages take the short way
 	blocks map[[3]int]bool // from, to, link: nothing arrives
 	down   map[[2]int]bool // node, link
 	loss   map[int]float64 // of a node's datagrams, both ways

@@ -39,7 +39,6 @@ type wrongs struct {
 	unmount   bool // an unmount hangs
 	diskFull  bool // the daemon can't write its log
 	leases    bool // guard.leases can't be written
-
 }
 
 type containerFault struct {

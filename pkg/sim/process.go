@@ -109,7 +109,7 @@ func (d *daemon) stir() {
 // span is a context in virtual time: it ends by its bound, or by hand.
 type span struct {
 	context.Context
-	w     *World
+	w      *World
 	parent *span         // ends this one with it
 	until  time.Duration // 0: no bound
 	err    error

@@ -18,8 +18,8 @@ type raft struct {
 	first   uint64        // index of states[0]
 	term    uint64
 	voters  []*node
-	leader  *node      // of the newest term; it may not know, or be gone
-	doubt   []*entry   // in logs, and known to nobody as committed
+	leader  *node    // of the newest term; it may not know, or be gone
+	doubt   []*entry // in logs, and known to nobody as committed
 	pending bool     // an election is on its way
 }
 
@@ -359,4 +359,3 @@ func (d *daemon) catchUp(index uint64) {
 	d.learned()
 	d.stir()
 }
-

@@ -50,6 +50,10 @@ var may = map[string][]string{
 	"pkg/drive/probe":     {"pkg/core", "pkg/drive"},
 	"pkg/drive/blockfs":   {"pkg/drive", "pkg/worker"},
 	"pkg/ocf":             {},
+	"pkg/sim": {
+		"pkg/activate/takeover", "pkg/agent", "pkg/boottime", "pkg/clock", "pkg/core", "pkg/drive/ipmi", "pkg/fence", "pkg/guard",
+		"pkg/observe", "pkg/release", "pkg/worker",
+	},
 
 	// The simulator is for tests: nothing of the product imports it.
 	"pkg/sim": {
@@ -175,6 +179,15 @@ func TestSmallProgramsStaySmall(t *testing.T) {
 					}
 				}
 			}
+		}
+	}
+}
+
+// TestSimulatorIsForTests keeps it out of what is installed.
+func TestSimulatorIsForTests(t *testing.T) {
+	for _, p := range list(t, "./pkg/...", "./cmd/...", "./resource-agents/...", "./fencing/...") {
+		if slices.Contains(p.Imports, module+"pkg/sim") {
+			t.Errorf("%s imports pkg/sim", strings.TrimPrefix(p.ImportPath, module))
 		}
 	}
 }
