@@ -105,11 +105,10 @@ func (a *Agent) do(ctx context.Context, action Action, env Env) (Code, error) {
 
 func newCall(verb Verb, env Env) Call {
 	depth, _ := strconv.Atoi(env.Getenv("OCF_CHECK_LEVEL")) // absent: 0
-	interval, _ := strconv.Atoi(env.Getenv("OCF_RESKEY_CRM_meta_interval"))
 	instance, _, _ := strings.Cut(env.Getenv("OCF_RESOURCE_INSTANCE"), ":")
 	return Call{
 		Verb: verb, Instance: instance, Depth: depth,
-		Interval: time.Duration(interval) * time.Millisecond, log: env.Err,
+		Interval: milliseconds(env.Getenv("OCF_RESKEY_CRM_meta_interval")), log: env.Err,
 	}
 }
 
@@ -122,10 +121,20 @@ const (
 // bound is the timeout that Pacemaker set for this action, less the slack. By hand there is none: the advertised one.
 func bound(action Action, getenv func(string) string) time.Duration {
 	timeout := action.Timeout
-	if ms, err := strconv.Atoi(getenv("OCF_RESKEY_CRM_meta_timeout")); err == nil && ms > 0 {
-		timeout = time.Duration(ms) * time.Millisecond
+	if set := milliseconds(getenv("OCF_RESKEY_CRM_meta_timeout")); set > 0 {
+		timeout = set
 	}
 	return timeout - min(max(timeout/10, minSlack), maxSlack, timeout/2)
+}
+
+// milliseconds reads one of Pacemaker's times: 0 if it is absent, or nothing that can be meant.
+func milliseconds(text string) time.Duration {
+	const most = 365 * 24 * time.Hour // far below where a Duration ends: an overflow would leave a stop no time at all
+	ms, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || ms < 0 || ms > most.Milliseconds() {
+		return 0
+	}
+	return time.Duration(ms) * time.Millisecond
 }
 
 func (a *Agent) action(verb Verb) (Action, bool) {

@@ -167,7 +167,8 @@ func TestMetadata(t *testing.T) {
 func FuzzEnvironment(f *testing.F) {
 	f.Add("monitor", "one:0", "10", "20000", "10000", "one", "/run/keepone")
 	f.Add("start", "", "", "", "", "", "")
-	f.Add("stop", ":", "-1", "9223372036854775807", "9223372036854775807", "../x", "run/../..")
+	f.Add("stop", ":", "-1", "9223372036854775807", "9223372036854775807", "one", "/run/../..")
+	f.Add("promote", "x", "99999999999999999999", "-5", "1.5", "../x", "run")
 	f.Fuzz(func(t *testing.T, verb, instance, level, timeout, interval, name, path string) {
 		var service Name
 		var dir Path

@@ -3,6 +3,7 @@ package release
 import (
 	"context"
 	"errors"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -249,6 +250,32 @@ func TestStopOrder(t *testing.T) {
 		if w.order[i] != want[i] {
 			t.Fatalf("order %v, want %v", w.order, want)
 		}
+	}
+}
+
+// An init that LXC put outside of the cgroup is killed too, and is no longer there once that is called contained (I5).
+func TestStopKillsInit(t *testing.T) {
+	child := exec.Command("sleep", "60")
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	died := make(chan struct{})
+	go func() {
+		defer close(died)
+		_ = child.Wait()
+	}()
+	defer func() { _ = child.Process.Kill(); <-died }()
+	r := exampleRecord()
+	init, err := ProcessOf(child.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Init = init
+	if c := healthy().host().contain(t.Context(), t.TempDir(), r, "stopped", defaultContain); !c.Done {
+		t.Errorf("not contained: %q", c.Reasons)
+	}
+	if alive, err := init.Alive(); alive || err != nil {
+		t.Errorf("init is alive: %t, %v", alive, err)
 	}
 }
 

@@ -50,10 +50,6 @@ var may = map[string][]string{
 	"pkg/drive/probe":     {"pkg/core", "pkg/drive"},
 	"pkg/drive/blockfs":   {"pkg/drive", "pkg/worker"},
 	"pkg/ocf":             {},
-	"pkg/sim": {
-		"pkg/activate/takeover", "pkg/agent", "pkg/boottime", "pkg/clock", "pkg/core", "pkg/drive/ipmi", "pkg/fence", "pkg/guard",
-		"pkg/observe", "pkg/release", "pkg/worker",
-	},
 
 	// The simulator is for tests: nothing of the product imports it.
 	"pkg/sim": {
