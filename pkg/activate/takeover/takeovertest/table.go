@@ -35,7 +35,7 @@ func Run(t *testing.T, hostIP netip.Addr, fresh func(t *testing.T) World) {
 		"i6/break-alone-is-not-safe": breakAlone,
 		"committed-address":          committedAddress,
 		"owner-from-old-holder":      ownerFromOldHolder,
-		"cut-off-writes-epoch":      cutOffWritesEpoch,
+		"cut-off-writes-epoch":       cutOffWritesEpoch,
 		"opened-but-not-locked":      openedOnly,
 		"stranger":                   stranger,
 		"epoch-ahead":                epochAhead,
