@@ -52,6 +52,27 @@ func Draw(seed uint64) Plan {
 	return p
 }
 
+// themes are faults that hurt together, and that chance alone would seldom bring together. They begin before a holder
+// is lost, and outlast it.
+var themes = [][]string{
+	{"osdmaps-late", "ceph-slow"},
+	{"osdmaps-late", "ceph-slow", "bmc-lies"},
+	{"osdmaps-late", "bmc-lies", "cut-off"},
+	{"bmc-dead", "ceph-slow"},
+	{"bmc-answer-lost", "bmc-lags"},
+	{"watcher-lingers", "mons-stall"},
+	{"ask-maintenance", "cut-off"},
+}
+
+func drawTheme(rng *rand.Rand, shape Shape) (acts []Act) {
+	for _, name := range themes[rng.IntN(len(themes))] {
+		a := drawAct(rng, shape, kindOf(name))
+		a.At, a.For, a.Where, a.Much = a.At/20, 30*time.Second, "holder", 50+a.Much/2
+		acts = append(acts, a)
+	}
+	return acts
+}
+
 func drawEpisode(rng *rand.Rand, shape Shape) Episode {
 	e := Episode{Calm: time.Duration(300+rng.IntN(1800)) * time.Second}
 	count := []int{0, 0, 0, 1, 1, 2, 3, 5}[rng.IntN(8)]
@@ -64,6 +85,9 @@ func drawEpisode(rng *rand.Rand, shape Shape) Episode {
 		lost := drawAct(rng, shape, kindOf(losing[rng.IntN(len(losing))]))
 		lost.Where = "holder"
 		e.Acts = append(e.Acts, lost)
+		if rng.IntN(4) == 0 {
+			e.Acts = append(e.Acts, drawTheme(rng, shape)...)
+		}
 	}
 	slices.SortFunc(e.Acts, func(a, b Act) int { return int(a.At - b.At) })
 	return e

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -114,7 +115,7 @@ func TestKindsHaveNames(t *testing.T) {
 		}
 		seen[k.name] = true
 	}
-	for _, name := range losing {
+	for _, name := range slices.Concat(losing, slices.Concat(themes...)) {
 		if !seen[name] {
 			t.Errorf("no kind %q", name)
 		}
