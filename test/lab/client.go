@@ -226,20 +226,32 @@ func (r *recordConn) append(n uint64) error {
 
 // ReadRecords lists what a front-end has.
 func ReadRecords(ctx context.Context, addr string) ([]uint64, error) {
+	// An old holder's kernel may still take a connection now and then, and never answer it: another one is tried.
+	var all []uint64
+	var err error
+	for limit := time.Now().Add(10 * time.Second); time.Now().Before(limit) && ctx.Err() == nil; {
+		if all, err = readRecords(ctx, addr); err == nil {
+			return all, nil
+		}
+	}
+	return nil, fmt.Errorf("read records: %w", err)
+}
+
+func readRecords(ctx context.Context, addr string) ([]uint64, error) {
 	conn := dialRecords(ctx, addr)
 	if conn == nil {
-		return nil, fmt.Errorf("read records: %s does not answer", addr)
+		return nil, fmt.Errorf("%s does not answer", addr)
 	}
 	defer conn.close()
-	_ = conn.conn.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = conn.conn.SetDeadline(time.Now().Add(3 * time.Second))
 	if _, err := io.WriteString(conn.conn, "list\n"); err != nil {
-		return nil, fmt.Errorf("read records: %w", err)
+		return nil, err
 	}
 	var all []uint64
 	for {
 		line, err := conn.in.ReadString('\n')
 		if err != nil {
-			return nil, fmt.Errorf("read records: %w", err)
+			return nil, err
 		}
 		if line == "end\n" {
 			return all, nil

@@ -126,7 +126,7 @@ func calm(yield func(time.Duration) bool) {
 
 // contested pauses never end: what an old holder's kernel says to whoever still talks to it is countered soon.
 func contested(yield func(time.Duration) bool) {
-	for yield(200 * time.Millisecond) {
+	for yield(50 * time.Millisecond) {
 	}
 }
 
