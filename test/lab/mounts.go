@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -79,9 +80,16 @@ type loop struct {
 	file  string // the backing file as its opener named it
 	major uint32 // of the file system that the backing file is on
 	minor uint32
+	dead  bool // what is behind it answers with an error: its server is gone
 }
 
+// listLoops are the devices that say what is behind them.
 func listLoops() []loop {
+	return slices.DeleteFunc(allLoops(), func(l loop) bool { return l.dead })
+}
+
+// allLoops are those, and the dead ones.
+func allLoops() []loop {
 	files, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
 	var all []loop
 	for _, f := range files {
@@ -101,7 +109,7 @@ func listLoops() []loop {
 // until that goes on; one of a node that was cut answers at once, as its connection is aborted.
 const loopBound = 300 * time.Millisecond
 
-// answers asks the device, within the bound.
+// answers asks the device, within the bound. False: not in time.
 func (l *loop) answers() bool {
 	asked := *l
 	answer := make(chan error, 1)
@@ -109,7 +117,8 @@ func (l *loop) answers() bool {
 	select {
 	case err := <-answer:
 		*l = asked
-		return err == nil
+		l.dead = err != nil
+		return true
 	case <-time.After(loopBound):
 		return false
 	}
@@ -197,8 +206,8 @@ func releaseLoops(devices map[string]bool, minors map[uint32]bool) error {
 // A mapper's device frees itself as its last opener goes; this is for what was left all the same.
 func releaseDeadLoops() error {
 	var ours []loop
-	for _, l := range listLoops() {
-		if l.major == 0 && l.file == "/image" {
+	for _, l := range allLoops() {
+		if l.file == "/image" && (l.dead || l.major == 0) {
 			ours = append(ours, l)
 		}
 	}
@@ -213,7 +222,7 @@ func releaseDeadLoops() error {
 	}
 	var errs []error
 	for _, l := range ours {
-		if !alive[l.minor] {
+		if l.dead || !alive[l.minor] {
 			errs = append(errs, l.detach())
 		}
 	}
