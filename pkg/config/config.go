@@ -85,7 +85,3 @@ func Digest(text string) string {
 	sum := sha256.Sum256([]byte(text))
 	return hex.EncodeToString(sum[:8])
 }
-
-// LinkName is the name of the host's end of a service's veth pair. A service's name has at most 12 bytes, so
-// that this fits in the kernel's 15 (IFNAMSIZ less its end).
-func LinkName(service core.ServiceName) string { return "ko-" + string(service) }

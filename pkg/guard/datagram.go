@@ -13,7 +13,7 @@ import (
 	"github.com/keepone-ha/keepone/pkg/core"
 )
 
-// Key authenticates the datagrams between one pair of nodes, see pairkey.
+// Key authenticates the datagrams between one pair of nodes.
 type Key [32]byte
 
 // MaxDatagram fits into one Ethernet frame with any headers in front.

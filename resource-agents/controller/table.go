@@ -17,9 +17,8 @@ for the services that do not run here; a service that runs is left alone. Order 
 kind=Optional: a restart of keeponed is no reason to restart them.
 `
 
-// The advertised timeouts. A start may wait for a cluster that comes up and elects its leader.
+// The advertised timeouts: a start is done waiting within startWait.
 const (
-	startTimeout = 90 * time.Second
 	shortTimeout = 20 * time.Second
 	metaTimeout  = 5 * time.Second
 )
@@ -47,7 +46,7 @@ func newAgent(open func(runDir, socket string) node.Node) *ocf.Agent {
 			node.SocketParam(&a.socket),
 		},
 		Actions: []ocf.Action{
-			{Verb: ocf.Start, Timeout: startTimeout, Do: a.start},
+			{Verb: ocf.Start, Timeout: shortTimeout, Do: a.start},
 			{Verb: ocf.Stop, Timeout: shortTimeout, Do: a.stop},
 			{Verb: ocf.Monitor, Timeout: shortTimeout, Interval: 10 * time.Second, Do: a.monitor},
 			{Verb: ocf.ReloadAgent, Timeout: shortTimeout, Do: a.reload},

@@ -34,7 +34,6 @@ var may = map[string][]string{
 	"pkg/config":          {"pkg/core"},
 	"pkg/release":         {"pkg/core"},
 	"pkg/guard":           {"pkg/core", "pkg/boottime", "pkg/release"},
-	"pkg/guard/pairkey":   {"pkg/core", "pkg/guard"},
 	"pkg/api":             {"pkg/core", "pkg/pki"},
 	"pkg/replica":         {"pkg/core", "pkg/boottime", "pkg/wire"},
 	"pkg/observe":         {"pkg/core", "pkg/boottime", "pkg/guard"},

@@ -30,15 +30,6 @@ func ReadQuorum(ctx context.Context) (Quorum, error) {
 	return ParseQuorum(out)
 }
 
-// ReadLinks asks how this node's links to the others are.
-func ReadLinks(ctx context.Context) ([]Link, error) {
-	out, err := ask(ctx, "corosync-cfgtool", "-s")
-	if err != nil {
-		return nil, fmt.Errorf("read corosync's links: %w", err)
-	}
-	return ParseLinks(out)
-}
-
 // ReadTotem asks for the timing that corosync runs with, which is the file's only after it was read again.
 func ReadTotem(ctx context.Context) (Totem, error) {
 	out, err := ask(ctx, "corosync-cmapctl")

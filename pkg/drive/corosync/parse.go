@@ -98,53 +98,6 @@ func number(text string, bits int) uint64 {
 	return n
 }
 
-// Link is one of this node's links.
-type Link struct {
-	ID      int
-	Address string            // this node's
-	Nodes   map[uint32]string // by node id: "localhost", "connected", or what is wrong
-}
-
-// Down counts the nodes that the link does not reach.
-func (l Link) Down() int {
-	down := 0
-	for _, state := range l.Nodes {
-		if state != "localhost" && state != "connected" {
-			down++
-		}
-	}
-	return down
-}
-
-// ParseLinks reads the answer of corosync-cfgtool -s (3.1, knet).
-func ParseLinks(text []byte) ([]Link, error) {
-	var links []Link
-	for line := range strings.Lines(string(text)) {
-		line = strings.TrimSpace(line)
-		if rest, ok := strings.CutPrefix(line, "LINK ID "); ok {
-			links = append(links, Link{ID: int(number(rest, 31)), Nodes: map[uint32]string{}})
-			continue
-		}
-		if len(links) == 0 {
-			continue
-		}
-		link := &links[len(links)-1]
-		if rest, ok := strings.CutPrefix(line, "addr"); ok {
-			link.Address = strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(rest), "="))
-		}
-		if rest, ok := strings.CutPrefix(line, "nodeid:"); ok {
-			id, state, _ := strings.Cut(rest, ":")
-			if n := number(strings.TrimSpace(id), 32); n > 0 {
-				link.Nodes[uint32(n)] = strings.TrimSpace(state)
-			}
-		}
-	}
-	if len(links) == 0 {
-		return nil, errors.New("read corosync's links: corosync-cfgtool names no link")
-	}
-	return links, nil
-}
-
 // Totem is the timing that corosync runs with.
 type Totem struct {
 	Token     time.Duration

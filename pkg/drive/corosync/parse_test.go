@@ -42,23 +42,6 @@ func TestParseQuorum(t *testing.T) {
 	}
 }
 
-func TestParseLinks(t *testing.T) {
-	links, err := ParseLinks(fixture(t, "links.txt"))
-	want := []Link{
-		{0, "10.94.0.1", map[uint32]string{1: "localhost", 2: "connected", 3: "connected"}},
-		{1, "10.95.0.1", map[uint32]string{1: "localhost", 2: "connected", 3: "disconnected"}},
-	}
-	if err != nil || !reflect.DeepEqual(links, want) {
-		t.Fatalf("got %+v, %v", links, err)
-	}
-	if links[0].Down() != 0 || links[1].Down() != 1 {
-		t.Errorf("down: %d, %d", links[0].Down(), links[1].Down())
-	}
-	if _, err := ParseLinks(nil); err == nil {
-		t.Error("nothing passed as an answer")
-	}
-}
-
 func TestParseTotem(t *testing.T) {
 	got, err := ParseTotem(fixture(t, "cmap.txt"))
 	if err != nil || got != (Totem{Token: time.Second, Consensus: 1200 * time.Millisecond}) {
@@ -95,16 +78,16 @@ func TestNotQuorateIsAnAnswer(t *testing.T) {
 }
 
 func TestHangingCorosyncIsLeft(t *testing.T) {
-	tool(t, "corosync-cfgtool", "sleep 100")
+	tool(t, "corosync-quorumtool", "sleep 100")
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if _, err := ReadLinks(ctx); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := ReadQuorum(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("err = %v", err)
 	}
 }
 
 func FuzzParse(f *testing.F) {
-	for _, name := range []string{"quorum.txt", "quorum-lost.txt", "links.txt", "cmap.txt"} {
+	for _, name := range []string{"quorum.txt", "quorum-lost.txt", "cmap.txt"} {
 		f.Add(fixture(f, name))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
@@ -114,9 +97,6 @@ func FuzzParse(f *testing.F) {
 					t.Errorf("member %+v", m)
 				}
 			}
-		}
-		if links, err := ParseLinks(text); err == nil && len(links) == 0 {
-			t.Error("no link and no error")
 		}
 		if totem, err := ParseTotem(text); err == nil && (totem.Token <= 0 || totem.Consensus <= 0) {
 			t.Errorf("timing %+v", totem)

@@ -18,37 +18,6 @@ import (
 // ErrNoLink is a link that does not exist.
 var ErrNoLink = errors.New("no such link")
 
-// LinkUp takes the link up.
-func LinkUp(name string) error {
-	link, err := find(name)
-	if err != nil {
-		return fmt.Errorf("set link %s up: %w", name, err)
-	}
-	if err := netlink.LinkSetUp(link); err != nil {
-		return fmt.Errorf("set link %s up: %w", name, err)
-	}
-	return nil
-}
-
-// LinkDown takes the link down (I5: the first step of containment). A link that is gone carries nothing, so it
-// counts as down.
-func LinkDown(name string) error {
-	link, err := find(name)
-	if errors.Is(err, ErrNoLink) {
-		return nil
-	}
-	if err == nil {
-		err = netlink.LinkSetDown(link)
-	}
-	if errors.Is(err, errNoDevice) {
-		return nil // went away meanwhile
-	}
-	if err != nil {
-		return fmt.Errorf("set link %s down: %w", name, err)
-	}
-	return nil
-}
-
 // Remove takes a link away. One that is gone is no error.
 func Remove(name string) error {
 	link, err := find(name)

@@ -174,27 +174,3 @@ func TestPinnedAgainstTheUplink(t *testing.T) {
 		t.Errorf("a port that is gone: %v", err)
 	}
 }
-
-func TestLinks(t *testing.T) {
-	inNamespaces(t)
-	up := func() bool {
-		link, err := net.InterfaceByName("kop")
-		return err == nil && link.Flags&net.FlagUp != 0
-	}
-	for range 2 {
-		if err := LinkDown("kop"); err != nil || up() {
-			t.Errorf("down: %v", err)
-		}
-	}
-	for range 2 {
-		if err := LinkUp("kop"); err != nil || !up() {
-			t.Errorf("up: %v", err)
-		}
-	}
-	if err := LinkDown("gone"); err != nil {
-		t.Errorf("down of a link that is gone: %v", err)
-	}
-	if err := LinkUp("gone"); !errors.Is(err, ErrNoLink) {
-		t.Errorf("up of a link that is gone: %v", err)
-	}
-}

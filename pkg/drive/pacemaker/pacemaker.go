@@ -63,10 +63,6 @@ func DeleteAttribute(ctx context.Context, name string) error {
 	return run(ctx, attributeBound, "delete node attribute "+name, "attrd_updater", "--name", name, "--delete")
 }
 
-// PromotionScore names the transient attribute that is the promotion score of a promotable resource: the primitive's
-// id, without an instance's number. It is the name that crm_attribute --promotion uses in all of Pacemaker 2.
-func PromotionScore(primitive string) string { return "master-" + instance(primitive) }
-
 // Role is a resource, or of a promotable one its promoted role alone.
 type Role struct {
 	Resource string
@@ -87,13 +83,7 @@ func Move(ctx context.Context, r Role, node string, ends time.Duration) error {
 	return run(ctx, askBound, fmt.Sprintf("move %s to %s", r.Resource, node), append(argv, lifetime(ends)...)...)
 }
 
-// Ban keeps the resource off a node. The constraint that says so ends after so long; 0: with Clear.
-func Ban(ctx context.Context, r Role, node string, ends time.Duration) error {
-	argv := append([]string{"crm_resource", "--ban", "--node", node}, r.args()...)
-	return run(ctx, askBound, fmt.Sprintf("keep %s off %s", r.Resource, node), append(argv, lifetime(ends)...)...)
-}
-
-// Clear takes away what Move and Ban left. It is no error if they left nothing.
+// Clear takes away what Move left. It is no error if they left nothing.
 func Clear(ctx context.Context, r Role) error {
 	return run(ctx, askBound, "clear constraints of "+r.Resource, append([]string{"crm_resource", "--clear"}, r.args()...)...)
 }
@@ -116,15 +106,6 @@ func Standby(ctx context.Context, node string, on bool) error {
 // MaintenanceMode makes Pacemaker keep its hands off all resources, or take them again.
 func MaintenanceMode(ctx context.Context, on bool) error {
 	return run(ctx, askBound, "set maintenance-mode", "crm_attribute", "--name", "maintenance-mode", "--update", strconv.FormatBool(on))
-}
-
-// Cleanup forgets a resource's failures, on a node or, if that is empty, on all.
-func Cleanup(ctx context.Context, resource, node string) error {
-	argv := []string{"crm_resource", "--cleanup", "--resource", resource}
-	if node != "" {
-		argv = append(argv, "--node", node)
-	}
-	return run(ctx, askBound, "clean up "+resource, argv...)
 }
 
 // Stop has a resource stopped until Start.

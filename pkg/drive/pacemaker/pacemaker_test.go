@@ -34,20 +34,18 @@ func tools(t *testing.T, code string) (called func() string) {
 func TestVerbs(t *testing.T) {
 	promoted := Role{Resource: "rbd-one-clone", Promoted: true}
 	for want, verb := range map[string]func(context.Context) error{
-		"attrd_updater --name keepone-one --update 1":    func(ctx context.Context) error { return SetAttribute(ctx, "keepone-one", "1") },
-		"attrd_updater --name master-rbd-one --delete":   func(ctx context.Context) error { return DeleteAttribute(ctx, PromotionScore("rbd-one")) },
-		"crm_resource --move --node b --resource one":    func(ctx context.Context) error { return Move(ctx, Role{Resource: "one"}, "b", 0) },
-		"crm_resource --clear --resource one":            func(ctx context.Context) error { return Clear(ctx, Role{Resource: "one"}) },
-		"crm_resource --cleanup --resource one":          func(ctx context.Context) error { return Cleanup(ctx, "one", "") },
-		"crm_resource --cleanup --resource one --node b": func(ctx context.Context) error { return Cleanup(ctx, "one", "b") },
+		"attrd_updater --name keepone-one --update 1":  func(ctx context.Context) error { return SetAttribute(ctx, "keepone-one", "1") },
+		"attrd_updater --name master-rbd-one --delete": func(ctx context.Context) error { return DeleteAttribute(ctx, "master-rbd-one") },
+		"crm_resource --move --node b --resource one":  func(ctx context.Context) error { return Move(ctx, Role{Resource: "one"}, "b", 0) },
+		"crm_resource --clear --resource one":          func(ctx context.Context) error { return Clear(ctx, Role{Resource: "one"}) },
 		"crm_attribute --name maintenance-mode --update true": func(ctx context.Context) error {
 			return MaintenanceMode(ctx, true)
 		},
 		"crm_attribute --node b --name standby --update off --lifetime forever": func(ctx context.Context) error {
 			return Standby(ctx, "b", false)
 		},
-		"crm_resource --ban --node b --resource rbd-one-clone --promoted --lifetime PT2S": func(ctx context.Context) error {
-			return Ban(ctx, promoted, "b", 1500*time.Millisecond)
+		"crm_resource --move --node b --resource rbd-one-clone --promoted --lifetime PT2S": func(ctx context.Context) error {
+			return Move(ctx, promoted, "b", 1500*time.Millisecond)
 		},
 		"crm_resource --resource one --meta --set-parameter target-role --parameter-value Stopped": func(ctx context.Context) error {
 			return Stop(ctx, "one")

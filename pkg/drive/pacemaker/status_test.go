@@ -64,7 +64,7 @@ func TestParseWell(t *testing.T) {
 	if r := find(t, s, "container-one", "n2"); r.Role != "Started" || !slices.Equal(r.Parents, []string{"one"}) {
 		t.Errorf("got %+v", r)
 	}
-	if s.Attributes["n1"]["keepone-one"] != "1" || s.Attributes["n2"][PromotionScore("rbd-one:1")] != "10" {
+	if s.Attributes["n1"]["keepone-one"] != "1" || s.Attributes["n2"]["master-rbd-one"] != "10" {
 		t.Errorf("attributes %v", s.Attributes)
 	}
 	if want := []Banned{{ID: "cli-ban-other-on-n2", Resource: "other", Node: "n2"}}; !slices.Equal(s.Bans, want) {

@@ -71,9 +71,6 @@ func (s *Server) Connection() (uint32, error) {
 	return unix.Minor(st.Dev), nil
 }
 
-// Lost reports whether the device was lost: no write gets through any more.
-func (s *Server) Lost() bool { return s.volume.lost.Load() }
-
 // Errors counts operations that failed.
 func (s *Server) Errors() uint64 { return s.volume.errors.Load() }
 
