@@ -112,6 +112,11 @@ func (d *decider) mayShoot(target NodeName, instance Instance) bool {
 	if d.s.Nodes[target].Instance != instance || (v.Live == LiveOnline && v.Instance != instance) || d.s.provenOff(instance) {
 		return false
 	}
+	return d.keepsQuorum(target)
+}
+
+// keepsQuorum reports whether Raft goes on without the node.
+func (d *decider) keepsQuorum(target NodeName) bool {
 	live := 0
 	for _, name := range d.v.Voters {
 		v := d.v.Nodes[name]
@@ -265,8 +270,12 @@ func (d *decider) orderWhole(r Request) {
 	switch {
 	case r.Node == d.v.Self:
 		return // leadership moves first, see PreferLeader
+	case !d.keepsQuorum(r.Node):
+		if d.v.Settled {
+			d.do(Answer{Request: r.ID, State: RequestRefused, Answer: fmt.Sprintf("without %s Raft would have no quorum, and nothing could be started", r.Node)})
+		}
 	case !d.mayShoot(r.Node, node.Instance):
-		d.do(Answer{Request: r.ID, State: RequestRefused, Answer: fmt.Sprintf("without %s Raft would have no quorum, and nothing could be started", r.Node)})
+		d.do(Answer{Request: r.ID, State: RequestRefused, Answer: fmt.Sprintf("%s has no BMC, or begins another life right now: ask again, or confirm it by hand once it is off", r.Node)})
 	case open != nil:
 		d.do(AssignFence{
 			Fence: open.ID, Attempt: open.Attempt, Executor: d.v.Self, Shoot: true, Targets: targets, Whole: true, Request: r.ID,

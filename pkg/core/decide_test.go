@@ -167,16 +167,21 @@ func TestNotBlockedBeforeSettled(t *testing.T) {
 			t.Errorf("settled %t: blocked %t", settled, said)
 		}
 	}
-	for _, settled := range []bool{false, true} {
-		s := bed(t, Ask{What: RequestSwitchover, Service: "one", Token: "t"})
-		v := online(s, "a")
-		v.Settled = settled
-		for name, n := range v.Nodes {
-			n.Report = nil
-			v.Nodes[name] = n
-		}
-		if refused := len(decided[Answer](s, v)) > 0; refused != settled {
-			t.Errorf("settled %t: switchover refused %t", settled, refused)
+	for _, wish := range []Ask{
+		{What: RequestSwitchover, Service: "one", Token: "t"},
+		{What: RequestFence, Node: "b", Token: "t"}, // for the votes that Raft would be left with
+	} {
+		for _, settled := range []bool{false, true} {
+			s := bed(t, wish)
+			v := online(s, "a")
+			v.Settled = settled
+			for name, n := range v.Nodes {
+				n.Report = nil
+				v.Nodes[name] = n
+			}
+			if refused := len(decided[Answer](s, v)) > 0; refused != settled {
+				t.Errorf("settled %t: %s refused %t", settled, wish.What, refused)
+			}
 		}
 	}
 }
