@@ -11,27 +11,6 @@ import (
 // changed: comments and layout stay. sealer gets the password and returns the sealed text, with SealedPrefix or
 // without. The text must be TOML; the error is a Problems or the sealer's.
 func Seal(text string, sealer func(password string) (string, error)) (string, error) {
-	return rewriteSecrets(text, func(password string) (string, error) {
-		if password == "" || strings.HasPrefix(password, SealedPrefix) {
-			return password, nil
-		}
-		sealed, err := sealer(password)
-		return SealedPrefix + strings.TrimPrefix(sealed, SealedPrefix), err
-	})
-}
-
-// Redact returns the document fit to be shown: no password in it, sealed or in clear. A text that is no TOML
-// is not shown at all.
-func Redact(text string) string {
-	shown, err := rewriteSecrets(text, func(string) (string, error) { return hidden, nil })
-	if err != nil {
-		return "# not shown: the document can't be read\n"
-	}
-	return shown
-}
-
-// rewriteSecrets replaces the value of every key named password, wherever it stands.
-func rewriteSecrets(text string, rewrite func(string) (string, error)) (string, error) {
 	r := newReader("cluster document", text)
 	if err := r.problems.err(); err != nil {
 		return "", err
@@ -41,15 +20,15 @@ func rewriteSecrets(text string, rewrite func(string) (string, error)) (string, 
 	var out strings.Builder
 	done := uint32(0)
 	for _, secret := range secrets {
-		with, err := rewrite(secret.text)
+		if secret.text == "" || strings.HasPrefix(secret.text, SealedPrefix) {
+			continue
+		}
+		sealed, err := sealer(secret.text)
 		if err != nil {
 			return "", err
 		}
-		if with == secret.text {
-			continue
-		}
 		out.WriteString(text[done:secret.raw.Offset])
-		out.WriteString(quote(with))
+		out.WriteString(quote(SealedPrefix + strings.TrimPrefix(sealed, SealedPrefix)))
 		done = secret.raw.Offset + secret.raw.Length
 	}
 	out.WriteString(text[done:])

@@ -312,7 +312,7 @@ func TestSealedOnAnyMember(t *testing.T) {
 	b := join(t, a, "b")
 	stranger, _ := newCA(t, "c")
 	sealed, err := a.Seal("secret")
-	if err != nil || !Sealed(sealed) || strings.Contains(sealed, "secret") {
+	if err != nil || !strings.HasPrefix(sealed, sealPrefix) || strings.Contains(sealed, "secret") {
 		t.Fatalf("%q, %v", sealed, err)
 	}
 	if plain, err := b.Unseal(sealed); err != nil || plain != "secret" {

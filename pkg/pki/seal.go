@@ -51,9 +51,6 @@ func (id *Identity) Unseal(sealed string) (string, error) {
 	return string(plain), nil
 }
 
-// Sealed reports whether the text looks like one that Seal made.
-func Sealed(text string) bool { return strings.HasPrefix(text, sealPrefix) }
-
 func (id *Identity) aead() (cipher.AEAD, error) {
 	block, err := aes.NewCipher(id.seal)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package netif drives the node's network links for a service: it takes a container's link down and up,
-// announces the service's addresses after a takeover and finds out who else answers for them.
+// Package netif drives the node's network links for a service: it announces the service's addresses
+// after a takeover, finds out who else answers for them, and removes what a container left.
 package netif
 
 import (
