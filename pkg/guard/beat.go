@@ -98,7 +98,7 @@ func (g *Guard) flags(now boottime.Time) Flags {
 func (g *Guard) hear(ctx context.Context) {
 	for _, fd := range g.io.links {
 		for range maxReceive {
-			n, _, ok := receive(fd, g.io.buf)
+			n, ok := receive(fd, g.io.buf)
 			if !ok || ctx.Err() != nil {
 				break
 			}

@@ -158,7 +158,7 @@ func freePort(t *testing.T) netip.AddrPort {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return addrPort(sa)
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(sa.(*unix.SockaddrInet4).Port))
 }
 
 func states(h Heartbeat) map[core.ServiceName]HeldState {

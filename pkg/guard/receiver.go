@@ -17,7 +17,6 @@ import (
 type Arrival struct {
 	Link      int
 	At        boottime.Time // this node's clock, read after the heartbeat was received
-	From      netip.AddrPort
 	Heartbeat Heartbeat
 }
 
@@ -99,9 +98,8 @@ func (r *Receiver) listen(ctx context.Context, link int, file *os.File) error {
 	buf := make([]byte, MaxDatagram+1)
 	for ctx.Err() == nil {
 		var n int
-		var from netip.AddrPort
 		err := raw.Read(func(fd uintptr) (done bool) {
-			n, from, done = receive(int(fd), buf)
+			n, done = receive(int(fd), buf)
 			return done
 		})
 		if errors.Is(err, os.ErrClosed) || ctx.Err() != nil {
@@ -111,7 +109,7 @@ func (r *Receiver) listen(ctx context.Context, link int, file *os.File) error {
 			return err
 		}
 		if h, ok := r.open(link, buf[:n]); ok {
-			r.conf.Deliver(Arrival{Link: link, At: boottime.Now(), From: from, Heartbeat: h})
+			r.conf.Deliver(Arrival{Link: link, At: boottime.Now(), Heartbeat: h})
 		}
 	}
 	return nil

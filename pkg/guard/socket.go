@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -40,27 +41,18 @@ func sockaddr(addr netip.AddrPort) unix.Sockaddr {
 	return &unix.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().As4()}
 }
 
-func addrPort(sa unix.Sockaddr) netip.AddrPort {
-	switch a := sa.(type) {
-	case *unix.SockaddrInet4:
-		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
-	case *unix.SockaddrInet6:
-		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr), uint16(a.Port))
-	}
-	return netip.AddrPort{}
-}
-
 // receive reads one datagram; ok is false if none waits. An error that the network left on the socket (ICMP) is
-// consumed like a datagram of no bytes.
-func receive(fd int, buf []byte) (n int, from netip.AddrPort, ok bool) {
-	n, sa, err := unix.Recvfrom(fd, buf, unix.MSG_DONTWAIT)
-	switch {
-	case errors.Is(err, unix.EAGAIN):
-		return 0, from, false
-	case err != nil:
-		return 0, from, !errors.Is(err, unix.EBADF)
+// consumed like a datagram of no bytes. The call can't block, so the runtime isn't told of it: it would wake a thread
+// to watch over each of the forty calls a second.
+func receive(fd int, buf []byte) (n int, ok bool) {
+	got, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)), unix.MSG_DONTWAIT, 0, 0)
+	switch errno {
+	case 0:
+		return int(got), true
+	case unix.EAGAIN, unix.EBADF:
+		return 0, false
 	}
-	return n, addrPort(sa), true
+	return 0, true
 }
 
 // send never blocks.

@@ -126,6 +126,9 @@ func New(opts Options) (*Replica, error) {
 	return r, nil
 }
 
+// cachedLogs is how many of the newest entries need no reading from disk: each idle tick looks at the last one.
+const cachedLogs = 64
+
 // startRaft runs on a goroutine of its own what may end its goroutine: see guardedDisk.
 func (r *Replica) startRaft(logs raft.LogStore, stable raft.StableStore, snaps raft.SnapshotStore, notify chan<- bool) error {
 	guard := &guardedDisk{fail: r.fail, failed: r.failed}
@@ -133,8 +136,9 @@ func (r *Replica) startRaft(logs raft.LogStore, stable raft.StableStore, snaps r
 	go func() {
 		err := ErrDisk // stands if the next line never returns
 		defer func() { started <- err }()
+		cached, _ := raft.NewLogCache(cachedLogs, &guardedLogs{logs, guard}) // refuses a size below 1 alone
 		r.raft, err = raft.NewRaft(r.config(notify), r.fsm,
-			&guardedLogs{logs, guard}, &guardedStable{stable, guard}, &guardedSnapshots{snaps, guard}, r.trans)
+			cached, &guardedStable{stable, guard}, &guardedSnapshots{snaps, guard}, r.trans)
 	}()
 	err := <-started
 	if err == nil {
@@ -156,7 +160,7 @@ func (r *Replica) config(notify chan<- bool) *raft.Config {
 	c.HeartbeatTimeout = r.opts.Election
 	c.ElectionTimeout = r.opts.Election
 	c.LeaderLeaseTimeout = r.opts.Election
-	c.CommitTimeout = r.opts.Election / 2 // idle traffic; what is committed is spread by a nudge, see propose.go
+	c.CommitTimeout = r.opts.Election // idle traffic; what is committed is spread by a nudge, see propose.go
 	c.SnapshotThreshold = 1024
 	c.SnapshotInterval = time.Minute
 	c.TrailingLogs = 1024 // a node that was away for a while catches up without a snapshot
