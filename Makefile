@@ -30,9 +30,9 @@ help: ## this list
 
 check: ## format, vet, staticcheck, import rules, fast tests with -race; no root, no network, no Ceph or LXC headers
 	@bad=$$($(TOOL) gofumpt -l $(GOFILES)); if [ -n "$$bad" ]; then echo "gofumpt would change:"; echo "$$bad"; exit 1; fi
-	CGO_ENABLED=0 go vet $(PURE)
-	CGO_ENABLED=0 $(TOOL) staticcheck $(PURE)
-	go test -race $(PURE)
+	@CGO_ENABLED=0 go vet $(PURE)
+	@CGO_ENABLED=0 $(TOOL) staticcheck $(PURE)
+	@go test -race $(PURE)
 
 deps: ## install what build, demo and test need from Debian
 	@test/deps.sh

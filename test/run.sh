@@ -50,7 +50,7 @@ echo "== lab"
 began=$SECONDS
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-build/keepone-lab test -bin build -json build/test.json | tee "$log" || failed+=(lab)
+build/keepone-lab test -bin build -json build/test.json -jobs 2 | tee "$log" || failed+=(lab)
 shares+=("lab $((SECONDS - began)) s")
 echo
 printf 'share: %s\n' "${shares[@]}"

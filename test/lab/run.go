@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -31,11 +32,13 @@ type Report struct {
 // errFailed ends a run whose cases have said what failed.
 var errFailed = exitCode(1)
 
-// runTests runs the cases one after another, each in a fresh room.
+// runTests runs the cases, each in a fresh room: those on the machine itself alone, then the others, -jobs at a time.
+// A case mostly waits, so two fit a machine of two cores.
 func runTests(ctx context.Context, host *Host, args []string) error {
 	flags := flag.NewFlagSet("test", flag.ContinueOnError)
 	flags.SetOutput(host.Stdio.Err)
 	glob := flags.String("case", "", "run the cases whose name matches this glob")
+	jobs := flags.Int("jobs", 1, "how many cases run at a time")
 	report := flags.String("json", "", "merge the results into this file")
 	logs := flags.String("logs", filepath.Join(host.BinDir, "lab-logs"), "where the work folders of failed cases are kept")
 	if err := flags.Parse(args); err != nil {
@@ -46,19 +49,55 @@ func runTests(ctx context.Context, host *Host, args []string) error {
 		return err
 	}
 	began := time.Now()
-	results := make([]Result, 0, len(list))
-	for _, c := range list {
-		if ctx.Err() != nil {
-			break
-		}
-		results = append(results, host.runCase(ctx, c, *logs))
-	}
+	alone, others := split(list)
+	results := host.runCases(ctx, alone, 1, *logs)
+	results = append(results, host.runCases(ctx, others, *jobs, *logs)...)
 	if *report != "" {
 		if err := merge(*report, results, time.Since(began)); err != nil {
 			return err
 		}
 	}
 	return errors.Join(ctx.Err(), closing(host.Stdio.Out, results))
+}
+
+// split parts the cases that run on the machine itself from those in rooms of their own.
+func split(list []Case) (outside, inside []Case) {
+	for _, c := range list {
+		if c.Outside != nil {
+			outside = append(outside, c)
+		} else {
+			inside = append(inside, c)
+		}
+	}
+	return outside, inside
+}
+
+// runCases runs jobs cases at a time; those that ctx's end leaves out have no result.
+func (h *Host) runCases(ctx context.Context, list []Case, jobs int, logs string) []Result {
+	todo := make(chan Case, len(list))
+	for _, c := range list {
+		todo <- c
+	}
+	close(todo)
+	done := make(chan Result, len(list))
+	var work sync.WaitGroup
+	for range max(jobs, 1) {
+		work.Go(func() {
+			for c := range todo {
+				if ctx.Err() != nil {
+					return
+				}
+				done <- h.runCase(ctx, c, logs)
+			}
+		})
+	}
+	work.Wait()
+	close(done)
+	results := make([]Result, 0, len(list))
+	for r := range done {
+		results = append(results, r)
+	}
+	return results
 }
 
 // closing prints the last line and fails if a case failed.
