@@ -112,7 +112,7 @@ func New(o Options) (*App, error) {
 	a.claims = newClaims()
 	a.prober = &prober{id: id, exec: a.execIn}
 	a.abilities = &abilities{changed: func() { nudge(a.publisher.again) }}
-	a.publisher = newPublisher(o.File.RunDir, pacemakerNode{}, o.Log, a.able)
+	a.publisher = newPublisher(o.File.RunDir, pacemakerNode{}, o.Log, a.able, a.hasGrant)
 	if a.clientScope = o.ClientScope; a.clientScope == nil {
 		a.clientScope = a
 	}

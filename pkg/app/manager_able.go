@@ -38,6 +38,12 @@ func (a *App) able() map[core.ServiceName]core.Able {
 	return a.abilities.all(a.replica.State(), a.file.Name, a.instance)
 }
 
+// hasGrant reports whether this very life of the node holds the service.
+func (a *App) hasGrant(name core.ServiceName) bool {
+	g := a.replica.State().Services[name].Grant
+	return g != nil && g.Node == a.file.Name && g.Instance == a.instance
+}
+
 // abilities keeps the newest verdict on this node.
 type abilities struct {
 	mu      sync.Mutex

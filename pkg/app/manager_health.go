@@ -62,7 +62,7 @@ func (a *App) opProbe(ctx context.Context, _ api.Caller, body json.RawMessage, _
 	if spec == nil {
 		return nil, api.Refuse("the cluster document has no service %q", ask.Service)
 	}
-	if why := a.volumeSick(ctx, state, ask.Service); why != "" && ask.Depth >= depthVolume {
+	if why := a.volumeSick(ctx, ask.Service); why != "" && ask.Depth >= depthVolume {
 		return op.Probed{Why: why}, nil
 	}
 	if ask.Depth >= depthProbes {
@@ -74,9 +74,8 @@ func (a *App) opProbe(ctx context.Context, _ api.Caller, body json.RawMessage, _
 }
 
 // volumeSick says what is wrong with the service's volume here, empty if nothing is.
-func (a *App) volumeSick(ctx context.Context, state core.State, name core.ServiceName) string {
-	g := state.Services[name].Grant
-	if g == nil || g.Node != a.file.Name || g.Instance != a.instance {
+func (a *App) volumeSick(ctx context.Context, name core.ServiceName) string {
+	if !a.hasGrant(name) {
 		return "this node does not hold the service: its storage clients are cut off"
 	}
 	record, err := release.Load(a.file.RunDir, name)

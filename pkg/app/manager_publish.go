@@ -36,12 +36,14 @@ func electionAttribute(name core.ServiceName) string { return "keepone-" + strin
 // published is what the agents on this node asked to be published. It outlives the daemon, not the node.
 type published struct {
 	Elections  bool
+	Held       bool                        // of the elections what this node holds, though the controller was stopped
 	Promotions map[core.ServiceName]string // attribute that is the promotion score
 }
 
 // publisher tells the cluster manager, at once, what this node may do.
 type publisher struct {
 	able  func() map[core.ServiceName]core.Able // of every service, now
+	holds func(core.ServiceName) bool           // this node, now
 	log   *slog.Logger
 	to    attributes
 	path  string
@@ -53,9 +55,12 @@ type publisher struct {
 	sent   map[string]string // what each attribute was set to last
 }
 
-func newPublisher(runDir string, to attributes, log *slog.Logger, able func() map[core.ServiceName]core.Able) *publisher {
+func newPublisher(
+	runDir string, to attributes, log *slog.Logger, able func() map[core.ServiceName]core.Able, holds func(core.ServiceName) bool,
+) *publisher {
 	p := &publisher{
-		able: able, log: log, to: to, path: filepath.Join(runDir, "ocf", "published.json"), again: make(chan struct{}, 1),
+		able: able, holds: holds, log: log, to: to,
+		path: filepath.Join(runDir, "ocf", "published.json"), again: make(chan struct{}, 1),
 	}
 	text, err := os.ReadFile(p.path)
 	if err == nil {
@@ -65,7 +70,6 @@ func newPublisher(runDir string, to attributes, log *slog.Logger, able func() ma
 		p.wanted = published{}
 		log.Error("what to publish can't be read: nothing is, until the cluster manager's controller resource is restarted", "err", err)
 	}
-	p.suspect()
 	return p
 }
 
@@ -84,13 +88,13 @@ func (a *App) opPublish(ctx context.Context, _ api.Caller, body json.RawMessage,
 func (p *publisher) change(ask op.Publish) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	w := published{Elections: p.wanted.Elections, Promotions: map[core.ServiceName]string{}}
+	w := published{Elections: p.wanted.Elections, Held: p.wanted.Held, Promotions: map[core.ServiceName]string{}}
 	for name, attribute := range p.wanted.Promotions {
 		w.Promotions[name] = attribute
 	}
 	switch {
 	case ask.Service == "":
-		w.Elections = !ask.Off
+		w.Elections, w.Held = !ask.Off, ask.Off
 	case ask.Off:
 		delete(w.Promotions, ask.Service)
 	default:
@@ -125,9 +129,12 @@ func (p *publisher) note(w published) error {
 // unknown is the value of an attribute that another may have set: an earlier daemon, or nobody.
 const unknown = "?"
 
-// suspect forgets what was set: a score that is wanted no longer is deleted even if this daemon never set it.
+// suspect forgets what was set: what is wanted no longer is deleted even if this daemon never set it.
 func (p *publisher) suspect() {
 	p.sent = map[string]string{}
+	if p.wanted.Held {
+		p.doubt()
+	}
 	for _, attribute := range p.wanted.Promotions {
 		p.sent[attribute] = unknown
 	}
@@ -136,9 +143,7 @@ func (p *publisher) suspect() {
 // forget marks what is published no longer for deletion.
 func (p *publisher) forget(left published) {
 	if left.Elections && !p.wanted.Elections {
-		for name := range p.able() {
-			p.sent[electionAttribute(name)] = unknown
-		}
+		p.doubt()
 	}
 	for name, attribute := range left.Promotions {
 		if p.wanted.Promotions[name] != attribute {
@@ -147,10 +152,17 @@ func (p *publisher) forget(left published) {
 	}
 }
 
+// doubt has every service's attribute set anew or deleted.
+func (p *publisher) doubt() {
+	for name := range p.able() {
+		p.sent[electionAttribute(name)] = unknown
+	}
+}
+
 // loop publishes whatever changes. It begins once this node's State is as new as its leader's: what a daemon that has
 // just started believes of a holder is old, or nothing, and would have its service moved.
 func (p *publisher) loop(ctx context.Context) {
-	p.begun.Store(true)
+	p.begin()
 	for ctx.Err() == nil {
 		if err := p.push(ctx); err != nil && ctx.Err() == nil {
 			p.log.Warn("attributes are not published; trying again", "err", err)
@@ -161,6 +173,13 @@ func (p *publisher) loop(ctx context.Context) {
 		case <-time.After(publishAgain):
 		}
 	}
+}
+
+func (p *publisher) begin() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.suspect()
+	p.begun.Store(true)
 }
 
 // push sets what has changed since it was set last, and deletes what is wanted no longer.
@@ -197,11 +216,12 @@ func (p *publisher) push(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// values are the attributes as they should be. A promotion score that is missing promotes nobody.
+// values are the attributes as they should be. A promotion score that is missing promotes nobody. A service that this
+// node holds keeps its attribute when the controller is stopped: Pacemaker would stop what runs well without.
 func (p *publisher) values() map[string]string {
 	want := map[string]string{}
 	for name, a := range p.able() {
-		if p.wanted.Elections {
+		if p.wanted.Elections || p.wanted.Held && p.holds(name) {
 			want[electionAttribute(name)] = strconv.Itoa(a.Score)
 		}
 		if attribute := p.wanted.Promotions[name]; attribute != "" && a.OK {

@@ -283,6 +283,7 @@ type press struct {
 	run  string
 	crib *crib
 	able map[core.ServiceName]core.Able
+	held map[core.ServiceName]bool
 	p    *publisher
 }
 
@@ -296,8 +297,9 @@ func newPress(t *testing.T) *press {
 
 // restart is a new daemon on the same node.
 func (pr *press) restart() {
-	pr.p = newPublisher(pr.run, pr.crib, slog.New(slog.DiscardHandler), func() map[core.ServiceName]core.Able { return pr.able })
-	pr.p.begun.Store(true)
+	pr.p = newPublisher(pr.run, pr.crib, slog.New(slog.DiscardHandler),
+		func() map[core.ServiceName]core.Able { return pr.able }, func(name core.ServiceName) bool { return pr.held[name] })
+	pr.p.begin()
 }
 
 func (pr *press) ask(asked ...op.Publish) {
@@ -381,8 +383,32 @@ func TestPublishRestart(t *testing.T) {
 	}
 }
 
-// TestPublishDamaged: a file that can't be read must not keep the daemon from its other work, nor stay.
-// A daemon that has just started knows nothing of what its node holds: it says nothing until it does.
+// TestPublishHeld: without its controller a service that runs here keeps its attribute until it is held no more, over a
+// restart of the daemon too; what this node only could have is taken away at once.
+func TestPublishHeld(t *testing.T) {
+	pr := newPress(t)
+	pr.held = map[core.ServiceName]bool{"one": true}
+	pr.able["one"] = core.Able{OK: true, Score: 1000}
+	pr.ask(elections)
+	pr.pushes("keepone-one=1000", "keepone-two=0")
+	pr.ask(op.Publish{Off: true})
+	pr.pushes("keepone-one=1000", "keepone-two gone")
+	pr.restart()
+	pr.pushes("keepone-one=1000", "keepone-two gone")
+	pr.able["one"] = core.Able{Reason: "being fenced"}
+	pr.pushes("keepone-one=0")
+	pr.able["one"], pr.held["one"] = core.Able{OK: true, Score: 90}, false
+	pr.pushes("keepone-one gone")
+	pr.held["two"] = true // started by force
+	pr.pushes("keepone-two=0")
+	pr.held["two"] = false
+	pr.restart()
+	pr.pushes("keepone-one gone", "keepone-two gone") // whatever the last daemon left
+	pr.ask(elections)
+	pr.pushes("keepone-one=90", "keepone-two=0")
+}
+
+// TestPublishNothingYet: a daemon that has just started knows nothing of what its node holds: it says nothing until it does.
 func TestPublishNothingYet(t *testing.T) {
 	pr := newPress(t)
 	pr.p.begun.Store(false)
@@ -395,6 +421,7 @@ func TestPublishNothingYet(t *testing.T) {
 	}
 }
 
+// TestPublishDamaged: a file that can't be read must not keep the daemon from its other work, nor stay.
 func TestPublishDamaged(t *testing.T) {
 	pr := newPress(t)
 	pr.ask(elections)

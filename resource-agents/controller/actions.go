@@ -18,7 +18,7 @@ import (
 type watch struct {
 	Services []core.ServiceName // whose attributes were published
 	Lost     time.Time          // since when no leader with a quorum is in touch; zero: one is
-	Cleared  bool               // attributes were taken away since the daemon died
+	Gone     []core.ServiceName `json:",omitempty"` // whose attributes were taken away since the daemon died
 	Owed     bool               // the daemon was away at the start: it is yet to be asked to publish
 }
 
@@ -50,7 +50,7 @@ func (a *agent) start(ctx context.Context, _ ocf.Call) (ocf.Code, error) {
 	return ocf.Success, n.Remember(memory, watch{Services: services(h)})
 }
 
-// stop takes the attributes away. It never fails: nothing that runs depends on it.
+// stop takes the attributes away, but for those of services that run here. It never fails.
 func (a *agent) stop(ctx context.Context, c ocf.Call) (ocf.Code, error) {
 	n := a.node()
 	var w watch
@@ -127,26 +127,26 @@ func (a *agent) judge(n node.Node, w watch, h op.Health) (ocf.Code, error) {
 }
 
 func (w watch) equal(other watch) bool {
-	return slices.Equal(w.Services, other.Services) && w.Lost.Equal(other.Lost) && w.Cleared == other.Cleared
+	return slices.Equal(w.Services, other.Services) && w.Lost.Equal(other.Lost) && slices.Equal(w.Gone, other.Gone)
 }
 
-// bury takes away, once, what a dead daemon can take back no more.
+// bury takes away, once for each service, what a dead daemon can take back no more. One that runs here gets its turn when
+// it has ended: Pacemaker would start it here again, and wait for a daemon that is dead.
 func (a *agent) bury(ctx context.Context, c ocf.Call, n node.Node, w watch) {
-	if w.Cleared {
-		return
+	left := slices.DeleteFunc(slices.Clone(w.Services), func(s core.ServiceName) bool { return slices.Contains(w.Gone, s) })
+	gone := a.clear(ctx, c, n, left)
+	if len(gone) == 0 {
+		return // the next monitor looks again
 	}
-	if w.Cleared = a.clear(ctx, c, n, w.Services); !w.Cleared {
-		return // the next monitor tries again
-	}
+	w.Gone = slices.Concat(w.Gone, gone)
 	if err := n.Remember(memory, w); err != nil {
 		c.Note("%v", err)
 	}
 }
 
-// clear deletes the attributes of services that certainly do not run here. The others keep theirs: without it
-// Pacemaker would stop what runs well. false: the cluster manager did not take it.
-func (a *agent) clear(ctx context.Context, c ocf.Call, n node.Node, services []core.ServiceName) bool {
-	taken := true
+// clear deletes the attributes of services that certainly do not run here, and says whose are gone. The others keep
+// theirs: without it Pacemaker would stop what runs well.
+func (a *agent) clear(ctx context.Context, c ocf.Call, n node.Node, services []core.ServiceName) (gone []core.ServiceName) {
 	for _, service := range services {
 		seen, err := n.Look(service)
 		if err != nil || !seen.Facts.Idle() {
@@ -154,10 +154,11 @@ func (a *agent) clear(ctx context.Context, c ocf.Call, n node.Node, services []c
 		}
 		if err := n.Attributes.Delete(ctx, node.Eligible(service)); err != nil {
 			c.Note("%v", err)
-			taken = false
+			continue
 		}
+		gone = append(gone, service)
 	}
-	return taken
+	return gone
 }
 
 // reload has keeponed publish anew; a changed grace counts from the next monitor on.

@@ -10,6 +10,7 @@ import (
 	"github.com/keepone-ha/keepone/pkg/core"
 	"github.com/keepone-ha/keepone/pkg/ocf"
 	"github.com/keepone-ha/keepone/pkg/op"
+	"github.com/keepone-ha/keepone/pkg/release"
 	"github.com/keepone-ha/keepone/resource-agents/internal/node/nodetest"
 )
 
@@ -133,6 +134,10 @@ func TestDeadDaemon(t *testing.T) {
 		if w.Attributes["keepone-one"] != "1" {
 			t.Error("a service that runs here lost its attribute")
 		}
+		w.Facts = release.Facts{}
+		expect(t, w, ocf.Monitor, ocf.ErrGeneric, "keeponed is dead", "delete keepone-one")
+		expect(t, w, ocf.Monitor, ocf.ErrGeneric, "keeponed is dead", "")
+		w.Activate(t)
 		w.Away = false
 		expect(t, w, ocf.Monitor, ocf.Success, "", "")
 		w.Away = true
