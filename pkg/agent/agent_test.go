@@ -266,6 +266,69 @@ func TestRelease(t *testing.T) {
 	}
 }
 
+// TestHeldStop: what can't be vacated is stopped ever less often, and at once when something of it has changed, when
+// somebody says so, or while nobody has heard yet that it is contained.
+func TestHeldStop(t *testing.T) {
+	stops := func(b *bed) int {
+		n := 0
+		for _, said := range b.log() {
+			if said == "stop 5/1" {
+				n++
+			}
+		}
+		return n
+	}
+	bubble(t, func(t *testing.T) {
+		b := newBed(t, in(core.PhaseReleasing, 5, 1))
+		b.runs(5, 1)
+		b.stopped = release.Result{Contained: true, Reasons: []string{"unmount: busy"}}
+		heard := false
+		b.propose = func(c core.Command) (core.Outcome, error) {
+			if c.Kind() == (core.Contained{}).Kind() && !heard {
+				return core.Unknown, errAway
+			}
+			return core.Done, nil
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := b.start(ctx)
+		wait := func(d time.Duration, least, most int) {
+			t.Helper()
+			before := stops(b)
+			time.Sleep(d)
+			if n := stops(b) - before; n < least || n > most {
+				t.Errorf("%d stops in %s, want %d to %d", n, d, least, most)
+			}
+		}
+		wait(20*time.Second, 9, 11)
+		b.mu.Lock()
+		heard = true
+		b.mu.Unlock()
+		wait(2*time.Minute, 1, 7)
+		if g := b.grant(); g == nil || g.Phase != core.PhaseContained {
+			t.Errorf("grant %+v", g)
+		}
+		wait(10*time.Minute, 9, 11)
+		b.mu.Lock()
+		b.here.Facts.Mounted = false
+		b.mu.Unlock()
+		wait(lookAgain+time.Millisecond, 1, 2)
+		wait(100*time.Second, 4, 5) // the next one is due in more than 20 s
+		b.mu.Lock()
+		b.here.Record.Marks.Contained, b.stopped = false, release.Result{Reasons: []string{"process 7 can't be killed"}}
+		b.mu.Unlock()
+		wait(20*time.Second, 9, 11)
+		b.mu.Lock()
+		b.stopped = release.Result{}
+		b.mu.Unlock()
+		wait(lookAgain+time.Millisecond, 1, 1)
+		if g := b.grant(); g != nil {
+			t.Errorf("vacated, and %+v stays", g)
+		}
+		cancel()
+		<-ended
+	})
+}
+
 // TestNothingIsSaidOfWhatRuns: a stop that could not contain never makes the service look stopped, nor started (I7).
 func TestNothingIsSaidOfWhatRuns(t *testing.T) {
 	bubble(t, func(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 const (
 	retryShort = 200 * time.Millisecond // after something that should have worked
 	lookAgain  = 2 * time.Second        // facts change without telling, too
+	mostPause  = time.Minute            // between stops of what is contained and can't be vacated
 )
 
 // runner looks after one service on this node. All its work is in one goroutine: what is here changes by nobody
@@ -25,6 +26,7 @@ type runner struct {
 
 	announcing announcement
 	failed     failedStart
+	held       heldStop
 	woken      chan struct{}
 
 	mu   sync.Mutex
@@ -35,6 +37,33 @@ type runner struct {
 type failedStart struct {
 	epoch core.Epoch
 	words string
+}
+
+// heldStop is a stop that contained a record, and could not vacate it: all that a further one could do is take down
+// more of it, for its storage client is cut off meanwhile.
+type heldStop struct {
+	epoch   core.Epoch
+	attempt int
+	facts   release.Facts // that it found
+	wait    time.Duration
+	until   time.Time
+}
+
+// pause is how long the next stop of a record is put off. What has changed since the last one is looked after at once.
+func (h heldStop) pause(here Here) time.Duration {
+	if !here.Record.Marks.Contained || h.epoch != here.Record.Epoch || h.attempt != here.Record.Attempt || h.facts != here.Facts {
+		return 0
+	}
+	return time.Until(h.until)
+}
+
+// hold puts the next stop off, for twice as long as the last if nothing has changed.
+func (h heldStop) hold(here Here) heldStop {
+	wait := lookAgain
+	if h.epoch == here.Record.Epoch && h.attempt == here.Record.Attempt && h.facts == here.Facts {
+		wait = min(2*h.wait, mostPause)
+	}
+	return heldStop{here.Record.Epoch, here.Record.Attempt, here.Facts, wait, time.Now().Add(wait)}
 }
 
 func newRunner(cfg Config, name core.ServiceName) *runner {
@@ -66,6 +95,7 @@ func (r *runner) run(ctx context.Context) {
 		case <-ctx.Done():
 		case <-changed:
 		case <-r.woken:
+			r.held = heldStop{}
 		case <-time.After(wait):
 		}
 	}
@@ -162,6 +192,11 @@ func (r *runner) stopRun(ctx context.Context, state core.State, here release.Rec
 
 // clean takes down whatever is here, and says what came of it if the grant is still ours.
 func (r *runner) clean(ctx context.Context, state core.State, grant core.Grant, here Here) time.Duration {
+	told := grant.Epoch != here.Record.Epoch || grant.Phase == core.PhaseContained
+	if wait := r.held.pause(here); told && wait > 0 {
+		r.now("contained; what is left of it is taken down later")
+		return min(wait, lookAgain)
+	}
 	r.now("stopping")
 	rec := *here.Record
 	r.log.Info("stopping", "epoch", rec.Epoch, "attempt", rec.Attempt)
@@ -172,6 +207,9 @@ func (r *runner) clean(ctx context.Context, state core.State, grant core.Grant, 
 	}
 	if result.Vacated {
 		return 0
+	}
+	if result.Contained {
+		r.held = r.held.hold(here)
 	}
 	return lookAgain // try again: an unmount that failed may work later
 }
