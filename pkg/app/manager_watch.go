@@ -211,22 +211,47 @@ func tell(f *op.Pacemaker, s pacemaker.Status, fileSystems []string) {
 			Name: n.Name, Online: n.Online, Standby: n.Standby, Maintenance: n.Maintenance, Unclean: n.Unclean, Pending: n.Pending,
 		})
 	}
-	for _, r := range s.Resources {
-		idle := len(r.Nodes) == 0 && len(r.Parents) > 0 && !r.Failed // an instance of a clone that no node has, or waits for its group
-		if idle && !slices.Contains(fileSystems, r.ID) && !strings.HasPrefix(r.Agent, "ocf:keepone:container") {
-			continue
-		}
-		if strings.HasPrefix(r.Agent, "ocf:keepone:") || r.Agent == "stonith:fence_keepone" || slices.Contains(fileSystems, r.ID) {
-			f.Resources = append(f.Resources, op.PacemakerResource{
-				ID: r.ID, Agent: r.Agent, Role: r.Role, Nodes: r.Nodes, Managed: r.Managed, Failed: r.Failed, Blocked: r.Blocked,
-			})
-		}
-	}
+	tellResources(f, s, fileSystems)
 	for _, e := range s.Fencing {
 		if e.Status == "pending" && pendingNow(s, e.Target) {
 			f.Fencing = append(f.Fencing, e.Target)
 		}
 	}
+}
+
+// tellResources copies keepone's resources. Of a clone, what no node has is left out, unless it was disabled.
+func tellResources(f *op.Pacemaker, s pacemaker.Status, fileSystems []string) {
+	ours := map[string]bool{} // resources, and groups and clones of them
+	for _, r := range s.Resources {
+		file := slices.Contains(fileSystems, r.ID)
+		if !file && !strings.HasPrefix(r.Agent, "ocf:keepone:") && r.Agent != "stonith:fence_keepone" {
+			continue
+		}
+		for _, id := range slices.Concat(r.Parents, []string{r.ID}) {
+			ours[id] = true
+		}
+		shown := op.PacemakerResource{
+			ID: r.ID, Agent: r.Agent, Role: r.Role, Nodes: r.Nodes, Managed: r.Managed, Failed: r.Failed, Blocked: r.Blocked, Disabled: disabled(r),
+		}
+		idle := len(r.Nodes) == 0 && len(r.Parents) > 0 && !r.Failed && !file && !strings.HasPrefix(r.Agent, "ocf:keepone:container")
+		before := func(o op.PacemakerResource) bool { return o.ID == r.ID }
+		if !idle || shown.Disabled != "" && !slices.ContainsFunc(f.Resources, before) {
+			f.Resources = append(f.Resources, shown)
+		}
+	}
+	for _, b := range s.Bans {
+		if ours[b.Resource] && strings.HasPrefix(b.ID, pacemaker.BanPrefix) {
+			f.Bans = append(f.Bans, op.PacemakerBan{Resource: b.Resource, Node: b.Node})
+		}
+	}
+}
+
+// disabled is what an operator has disabled that the resource is, or is in.
+func disabled(r pacemaker.Resource) string {
+	if r.TargetRole != "Stopped" {
+		return ""
+	}
+	return slices.Concat(r.Parents, []string{r.ID})[0]
 }
 
 // pendingNow: a fence that a human ended stays pending in the history for a while.

@@ -15,6 +15,7 @@ import (
 	"github.com/keepone-ha/keepone/pkg/core"
 	"github.com/keepone-ha/keepone/pkg/drive/corosync"
 	"github.com/keepone-ha/keepone/pkg/drive/pacemaker"
+	"github.com/keepone-ha/keepone/pkg/op"
 )
 
 // managed is a watch of a Pacemaker that a test answers for. It counts in virtual time.
@@ -175,6 +176,36 @@ func TestManagerFacts(t *testing.T) {
 	}
 	if !slices.Equal(ids, want) {
 		t.Errorf("resources %q, want %q", ids, want)
+	}
+}
+
+// TestTellsWhatAnOperatorDid: what is disabled is there to be seen, once, though no node has it, and so is a ban.
+func TestTellsWhatAnOperatorDid(t *testing.T) {
+	clone := []string{"controller-clone"}
+	var f op.Pacemaker
+	tell(&f, pacemaker.Status{
+		Resources: []pacemaker.Resource{
+			{ID: "controller", Agent: "ocf:keepone:controller", Role: "Stopped", TargetRole: "Stopped", Parents: clone},
+			{ID: "controller", Agent: "ocf:keepone:controller", Role: "Stopped", TargetRole: "Stopped", Parents: clone},
+			{ID: "rbd-one", Agent: "ocf:keepone:rbd", Role: "Stopped", TargetRole: "Promoted", Parents: []string{"rbd-one-clone"}},
+			{ID: "other", Agent: "ocf:pacemaker:Dummy", Role: "Stopped", TargetRole: "Stopped"},
+			{ID: "container-one", Agent: "ocf:keepone:container", Role: "Stopped", TargetRole: "Stopped"},
+		},
+		Bans: []pacemaker.Banned{
+			{ID: "cli-ban-rbd-one-clone-on-n2", Resource: "rbd-one-clone", Node: "n2"},
+			{ID: "cli-ban-other-on-n2", Resource: "other", Node: "n2"},
+			{ID: "eligible-rbd-one-clone-rule", Resource: "rbd-one-clone", Node: "n3"},
+		},
+	}, nil)
+	var got []string
+	for _, r := range f.Resources {
+		got = append(got, r.ID+" of "+r.Disabled)
+	}
+	if want := []string{"controller of controller-clone", "container-one of container-one"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if want := []op.PacemakerBan{{Resource: "rbd-one-clone", Node: "n2"}}; !slices.Equal(f.Bans, want) {
+		t.Errorf("bans %+v, want %+v", f.Bans, want)
 	}
 }
 

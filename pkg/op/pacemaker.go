@@ -13,6 +13,13 @@ type Pacemaker struct {
 	Nodes       []PacemakerNode
 	Resources   []PacemakerResource // keepone's, its file systems' and its fence devices'
 	Fencing     []string            // nodes with a fence under way
+	Bans        []PacemakerBan      // of these resources, that a command of Pacemaker's has left
+}
+
+// PacemakerBan keeps a resource off a node until somebody takes it back.
+type PacemakerBan struct {
+	Resource string
+	Node     string
 }
 
 // Corosync is its membership.
@@ -40,4 +47,6 @@ type PacemakerResource struct {
 	Managed bool
 	Failed  bool
 	Blocked bool
+	// Disabled names what an operator disabled, with target-role: it, or the group or clone that it is in. Empty: nobody did.
+	Disabled string
 }

@@ -20,6 +20,13 @@ type Pacemaker struct {
 	Nodes           []PacemakerNode     `json:"nodes"`
 	Resources       []PacemakerResource `json:"resources"` // keepone's
 	Fencing         []string            `json:"fencing"`   // nodes that are being fenced
+	Bans            []PacemakerBan      `json:"bans"`      // that a command of Pacemaker's has left
+}
+
+// PacemakerBan keeps a resource off a node until somebody takes it back.
+type PacemakerBan struct {
+	Resource string `json:"resource"`
+	Node     string `json:"node"`
 }
 
 // PacemakerNode is a member.
@@ -40,6 +47,8 @@ type PacemakerResource struct {
 	Managed bool     `json:"managed"`
 	Failed  bool     `json:"failed"`
 	Blocked bool     `json:"blocked"`
+	// Disabled is what an operator disabled: it, or the group or clone that it is in. Empty: nobody did.
+	Disabled string `json:"disabled"`
 }
 
 func newPacemaker(f *op.Pacemaker) *Pacemaker {
@@ -49,6 +58,7 @@ func newPacemaker(f *op.Pacemaker) *Pacemaker {
 	out := &Pacemaker{
 		DC: f.DC, MaintenanceMode: f.Maintenance, StonithEnabled: f.Stonith, Age: -1, Problem: f.Problem,
 		Members: []string{}, Nodes: []PacemakerNode{}, Resources: []PacemakerResource{}, Fencing: append([]string{}, f.Fencing...),
+		Bans: []PacemakerBan{},
 	}
 	if f.Age >= 0 {
 		out.Age = seconds(f.Age)
@@ -62,11 +72,16 @@ func newPacemaker(f *op.Pacemaker) *Pacemaker {
 	}
 	for _, r := range f.Resources {
 		out.Resources = append(out.Resources, PacemakerResource{
-			ID: r.ID, Agent: r.Agent, Role: r.Role, Nodes: append([]string{}, r.Nodes...), Managed: r.Managed, Failed: r.Failed, Blocked: r.Blocked,
+			ID: r.ID, Agent: r.Agent, Role: r.Role, Nodes: append([]string{}, r.Nodes...), Managed: r.Managed, Failed: r.Failed, Blocked: r.Blocked, Disabled: r.Disabled,
 		})
+	}
+	for _, b := range f.Bans {
+		out.Bans = append(out.Bans, PacemakerBan(b))
 	}
 	return out
 }
+
+const controllerAgent = "ocf:keepone:controller"
 
 // problems of Pacemaker, as the node named by sees it.
 func (p *Pacemaker) problems(by string) []Problem {
@@ -98,7 +113,7 @@ func (p *Pacemaker) problems(by string) []Problem {
 		add("pacemaker", "stonith-enabled is false: it would start a service again before the lost node is fenced; keepone refuses that",
 			"keepone pacemaker setup --check says what else differs")
 	}
-	for _, agent := range []string{"ocf:keepone:controller", "stonith:fence_keepone"} {
+	for _, agent := range []string{controllerAgent, "stonith:fence_keepone"} {
 		if !slices.ContainsFunc(p.Resources, func(r PacemakerResource) bool { return r.Agent == agent }) {
 			add("pacemaker", "it has no resource of "+agent, "keepone pacemaker setup prints it, keepone pacemaker setup --check says what else is missing")
 		}
@@ -108,6 +123,7 @@ func (p *Pacemaker) problems(by string) []Problem {
 
 func (p *Pacemaker) resourceProblems() []Problem {
 	var list []Problem
+	var disabled []string // told already
 	for _, r := range p.Resources {
 		about := "resource " + r.ID
 		switch {
@@ -118,6 +134,20 @@ func (p *Pacemaker) resourceProblems() []Problem {
 		case !r.Managed && !p.MaintenanceMode:
 			list = append(list, Problem{about, "Pacemaker does not manage it", "when the work is done: pcs resource manage " + r.ID})
 		}
+		if r.Disabled != "" && !slices.Contains(disabled, r.Disabled) {
+			disabled = append(disabled, r.Disabled)
+			text := "it is disabled in Pacemaker: nothing starts it"
+			if r.Agent == controllerAgent {
+				text = "it is disabled in Pacemaker: what runs goes on, and no other node may take it"
+			}
+			list = append(list, Problem{"resource " + r.Disabled, text, "when the work is done: pcs resource enable " + r.Disabled})
+		}
+	}
+	for _, b := range p.Bans {
+		list = append(list, Problem{
+			"resource " + b.Resource, "it is banned from " + b.Node + ", by a command of Pacemaker's",
+			"when that is not wanted any more: pcs resource clear " + b.Resource,
+		})
 	}
 	return list
 }
@@ -198,6 +228,9 @@ func (r PacemakerResource) words() string {
 	}
 	if !r.Managed {
 		list = append(list, "unmanaged")
+	}
+	if r.Disabled != "" {
+		list = append(list, "disabled")
 	}
 	return strings.Join(list, ", ")
 }

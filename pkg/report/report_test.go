@@ -158,6 +158,8 @@ func trouble() op.Look {
 	m.Nodes[0].Unclean, m.Nodes[0].Online, m.Fencing = true, false, []string{"a"}
 	m.Resources = m.Resources[1:]
 	m.Resources[1].Failed, m.Resources[3].Blocked, m.Resources[4].Managed = true, true, false
+	m.Resources[0].Disabled, m.Resources[3].Disabled, m.Resources[4].Disabled = "keepone-controller-clone", "group-front", "group-front"
+	m.Bans = []op.PacemakerBan{{Resource: "rbd-front-clone", Node: "b"}}
 	return look
 }
 

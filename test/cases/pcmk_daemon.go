@@ -13,6 +13,7 @@ import (
 func init() {
 	for _, style := range []string{styleOne, stylePromotable} {
 		addManaged("daemon-stopped-"+style, managedKind{style: style, cib: quickController}, daemonStopped)
+		addManaged("controller-stopped-"+style, managedKind{style: style}, controllerStopped)
 	}
 	addManaged("daemon-killed", managedKind{style: stylePromotable}, daemonKilled)
 	addManaged("stale-attribute", managedKind{style: styleOne}, staleAttribute)
@@ -55,6 +56,35 @@ func daemonStopped(ctx context.Context, m *managed) error {
 		return fmt.Errorf("%s was shot, though it stopped what was here", before.node.Name)
 	}
 	return m.nothingShot()
+}
+
+// controllerStopped: an operator stops the controller, everywhere and then on the holder alone, while keeponed lives: the
+// service goes on. What is held no more is given up, and nobody has it until the controller is back.
+func controllerStopped(ctx context.Context, m *managed) error {
+	const clone = "keepone-controller-clone"
+	if err := m.rests(ctx, 4*time.Second, func(ctx context.Context, _ *lab.Node) error {
+		return errors.Join(m.pcs(ctx, "resource", "disable", clone, "--wait=30"), m.shows(ctx, clone+": it is disabled"))
+	}); err != nil {
+		return fmt.Errorf("disabled: %w", err)
+	}
+	if err := m.rests(ctx, 4*time.Second, func(ctx context.Context, n *lab.Node) error {
+		return errors.Join(m.pcs(ctx, "resource", "enable", clone, "--wait=30"), m.pcs(ctx, "resource", "ban", clone, n.Name, "--wait=30"))
+	}); err != nil {
+		return fmt.Errorf("banned from the holder: %w", err)
+	}
+	holder, _, err := m.holder(ctx, m.anyUp())
+	if err != nil {
+		return err
+	}
+	// Away from there it goes, and what it leaves behind there is nobody's word that it could come back.
+	_, _, err = m.moves(ctx, func(ctx context.Context, _ *lab.Node) error { return m.pcs(ctx, m.movedByPCS("move")...) })
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		await(ctx, 10*time.Second, "no word of "+holder.Name, func() error { return m.ineligible(ctx, holder) }),
+		m.pcs(ctx, "resource", "clear", clone), m.nothingShot(),
+	)
 }
 
 // controllerFailed waits until Pacemaker has noticed that keeponed is dead.

@@ -181,7 +181,7 @@ func (m *managed) crmClear(ctx context.Context, ask *lab.Node) error {
 
 // crm runs one of Pacemaker's own tools.
 func (m *managed) crm(ctx context.Context, n *lab.Node, argv ...string) error {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, managedBound) // pcs waits for what it has asked for
 	defer cancel()
 	out, err := n.Exec(ctx, argv...)
 	m.Logf("%s: %s → %s", n.Name, strings.Join(argv, " "), strings.TrimSpace(out))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/keepone-ha/keepone/test/lab"
@@ -17,23 +18,55 @@ func init() {
 	}
 }
 
-// pacemakersOrders: what an operator tells Pacemaker is done, and the grant follows.
+// pacemakersOrders: what an operator tells Pacemaker by pcs is done, the grant follows, and keepone shows it.
 func pacemakersOrders(ctx context.Context, m *managed) error {
-	if err := m.moved(ctx); err != nil {
-		return fmt.Errorf("move: %w", err)
-	}
-	if err := m.stoodBy(ctx); err != nil {
-		return fmt.Errorf("standby: %w", err)
+	for name, do := range map[string]func(context.Context) error{
+		"move": m.moved, "ban": m.movedAway, "standby": m.stoodBy, "disable": m.disabled,
+	} {
+		if err := do(ctx); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
 	}
 	return nil
 }
 
-// moved: moved to a node of the operator's choice; taking the constraint away moves nothing.
+// pcs runs it on a node that is up.
+func (m *managed) pcs(ctx context.Context, argv ...string) error {
+	return m.crm(ctx, m.anyUp(), append([]string{"pcs"}, argv...)...)
+}
+
+// shows waits until a person who asks for the status sees the words.
+func (m *managed) shows(ctx context.Context, words ...string) error {
+	return await(ctx, 15*time.Second, fmt.Sprintf("%q in the status", words), func() error {
+		out, err := m.keepone(ctx, m.anyUp(), "status")
+		if err != nil {
+			return err
+		}
+		out = strings.Join(strings.Fields(out), " ") // lines are wrapped
+		for _, w := range words {
+			if !strings.Contains(out, w) {
+				return fmt.Errorf("no %q: %s", w, out)
+			}
+		}
+		return nil
+	})
+}
+
+// movedByPCS is a move of all of the service, or of its promoted volume, which the rest follows.
+func (m *managed) movedByPCS(how string, to ...string) []string {
+	argv := append([]string{"resource", how, m.resources()[0]}, to...)
+	if m.style == stylePromotable {
+		argv = append(argv, "--promoted")
+	}
+	return argv
+}
+
+// moved: moved to a node of the operator's choice. pcs takes its constraint back by itself, and nothing moves again.
 func (m *managed) moved(ctx context.Context) error {
 	var to *lab.Node
 	_, after, err := m.moves(ctx, func(ctx context.Context, holder *lab.Node) error {
-		to = m.anyUp(holder)
-		return m.crmMove(ctx, to)
+		to = m.last(holder)
+		return m.pcs(ctx, m.movedByPCS("move", to.Name)...)
 	})
 	if err == nil && after.node != to {
 		err = fmt.Errorf("it went to %s, not to %s", after.node.Name, to.Name)
@@ -41,20 +74,64 @@ func (m *managed) moved(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return m.rests(ctx, 2*time.Second, func(ctx context.Context, n *lab.Node) error { return m.crmClear(ctx, n) })
+	return errors.Join(m.noConstraintStays(ctx), m.rests(ctx, 2*time.Second, func(context.Context, *lab.Node) error { return nil }))
+}
+
+// movedAway: moved off its node by a ban that stays until the operator takes it back, which moves nothing.
+func (m *managed) movedAway(ctx context.Context) error {
+	before, _, err := m.moves(ctx, func(ctx context.Context, _ *lab.Node) error {
+		return m.pcs(ctx, m.movedByPCS("move-with-constraint")...)
+	})
+	if err != nil {
+		return err
+	}
+	if err := m.shows(ctx, m.resources()[0]+": it is banned from "+before.node.Name, "pcs resource clear "+m.resources()[0]); err != nil {
+		return err
+	}
+	return m.rests(ctx, 2*time.Second, func(ctx context.Context, _ *lab.Node) error {
+		return errors.Join(m.pcs(ctx, m.movedByPCS("clear")...), m.noConstraintStays(ctx), m.shows(ctx, "Nothing is wrong."))
+	})
 }
 
 // stoodBy: a node in standby gives the service up, and takes nothing back when it ends.
 func (m *managed) stoodBy(ctx context.Context) error {
 	before, _, err := m.moves(ctx, func(ctx context.Context, holder *lab.Node) error {
-		return m.crm(ctx, holder, "crm_standby", "--node", holder.Name, "--update", "on")
+		return m.pcs(ctx, "node", "standby", holder.Name)
 	})
-	if err != nil {
+	if err := errors.Join(err, m.shows(ctx, before.node.Name+" standby")); err != nil {
 		return err
 	}
 	return m.rests(ctx, 3*time.Second, func(ctx context.Context, _ *lab.Node) error {
-		return m.crm(ctx, before.node, "crm_standby", "--node", before.node.Name, "--delete")
+		return m.pcs(ctx, "node", "unstandby", before.node.Name)
 	})
+}
+
+// disabled: what is disabled is stopped, says so, and comes back when it is enabled, with nothing lost.
+func (m *managed) disabled(ctx context.Context) error {
+	before, err := m.stand(ctx)
+	if err != nil {
+		return err
+	}
+	client, written, err := m.writing(ctx)
+	if err != nil {
+		return err
+	}
+	defer client.Stop()
+	top := m.resources()[len(m.resources())-1]
+	if err := errors.Join(m.pcs(ctx, "resource", "disable", top, "--wait=30"), m.shows(ctx, top+": it is disabled")); err != nil {
+		return err
+	}
+	if at := m.inits(); len(at) > 0 {
+		return fmt.Errorf("it is disabled, and a container runs on %v", at)
+	}
+	if err := errors.Join(m.pcs(ctx, "resource", "enable", top, "--wait=30"), m.awaitManaged(ctx, managedBound), written()); err != nil {
+		return err
+	}
+	after, err := m.stand(ctx)
+	if err == nil && after.init == before.init && after.node == before.node {
+		err = fmt.Errorf("it was never stopped: %s", after)
+	}
+	return errors.Join(err, m.nothingShot())
 }
 
 // handsOff: what Pacemaker may not manage it neither stops nor restarts, and neither does keepone: in maintenance-mode
@@ -64,7 +141,7 @@ func handsOff(ctx context.Context, m *managed) error {
 		return fmt.Errorf("unmanaged: %w", err)
 	}
 	err := m.rests(ctx, 2*time.Second, func(ctx context.Context, _ *lab.Node) error {
-		if err := m.crm(ctx, m.Node(1), "crm_attribute", "--name", "maintenance-mode", "--update", "true"); err != nil {
+		if err := errors.Join(m.pcs(ctx, "property", "set", "maintenance-mode=true"), m.shows(ctx, "it is in maintenance-mode")); err != nil {
 			return err
 		}
 		for _, n := range m.Nodes() {
@@ -78,7 +155,7 @@ func handsOff(ctx context.Context, m *managed) error {
 		return fmt.Errorf("maintenance: %w", err)
 	}
 	return m.rests(ctx, 4*time.Second, func(ctx context.Context, _ *lab.Node) error {
-		err := m.crm(ctx, m.Node(1), "crm_attribute", "--name", "maintenance-mode", "--delete")
+		err := m.pcs(ctx, "property", "unset", "maintenance-mode")
 		return errors.Join(err, m.agree(ctx, managedBound))
 	})
 }
@@ -103,24 +180,17 @@ func (m *managed) restartAll(ctx context.Context, n *lab.Node) error {
 
 // unmanaged: a standby of the holder moves nothing while the service is not managed, and does as soon as it is.
 func (m *managed) unmanaged(ctx context.Context) error {
-	manage := func(value string) error {
-		for _, r := range m.resources() {
-			if err := m.crm(ctx, m.Node(1), "crm_resource", "--resource", r, "--meta", "--set-parameter", "is-managed", "--parameter-value", value); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
+	manage := func(how string) error { return m.pcs(ctx, append([]string{"resource", how}, m.resources()...)...) }
 	var holder *lab.Node
 	err := m.rests(ctx, 3*time.Second, func(ctx context.Context, n *lab.Node) error {
 		holder = n
-		return errors.Join(manage("false"), m.crm(ctx, n, "crm_standby", "--node", n.Name, "--update", "on"))
+		return errors.Join(manage("unmanage"), m.pcs(ctx, "node", "standby", n.Name), m.shows(ctx, m.resource()+": Pacemaker does not manage it"))
 	})
 	if err != nil {
 		return err
 	}
-	_, _, err = m.moves(ctx, func(context.Context, *lab.Node) error { return manage("true") })
-	return errors.Join(err, m.crm(ctx, holder, "crm_standby", "--node", holder.Name, "--delete"))
+	_, _, err = m.moves(ctx, func(context.Context, *lab.Node) error { return manage("manage") })
+	return errors.Join(err, m.pcs(ctx, "node", "unstandby", holder.Name))
 }
 
 // resources are the top ones that the service is made of.

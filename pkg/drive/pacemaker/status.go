@@ -76,6 +76,9 @@ type FenceEvent struct {
 	Completed string `xml:"completed,attr"`
 }
 
+// BanPrefix begins the ids of the constraints that `pcs resource move-with-constraint` and `ban` leave.
+const BanPrefix = "cli-ban-"
+
 // Banned is a constraint that keeps a resource off a node.
 type Banned struct {
 	ID       string `xml:"id,attr"`
