@@ -42,6 +42,7 @@ type Here struct {
 	Record *release.Record // nil: nothing of it was activated in this life
 	Facts  release.Facts   // what the kernel says of the record
 	Buried bool            // a tombstone stops the record's attempt: somebody stops it, or has
+	Lease  bool            // the guard was the first who did, at the end of its lease
 }
 
 // Node takes down, and knows what is here: pkg/release, or a fake.

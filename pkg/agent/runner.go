@@ -118,11 +118,11 @@ func (r *runner) step(ctx context.Context, state core.State) time.Duration {
 		return r.activate(ctx, state, grant, false)
 	case Restart:
 		if grant.Staged && !r.claimed(state) {
-			return r.promoted(ctx, grant)
+			return r.promoted(ctx, grant, here)
 		}
 		return r.restart(ctx, state, grant, here)
 	case Mapped:
-		return r.promoted(ctx, grant)
+		return r.promoted(ctx, grant, here)
 	case Adopt:
 		return r.watch(ctx, state, grant, *here.Record)
 	case Lost:
@@ -134,7 +134,10 @@ func (r *runner) step(ctx context.Context, state core.State) time.Duration {
 		return r.clean(ctx, state, grant, here)
 	case Vacant:
 		failure := ""
-		if d == hold {
+		switch {
+		case d == hold && here.Lease:
+			failure = r.why(grant, leaseEnded)
+		case d == hold:
 			failure = r.why(grant, stopped(state, "it was stopped on this node"))
 		}
 		r.report(ctx, core.Vacated{Service: r.name, Epoch: grant.Epoch, Instance: grant.Instance, Failure: failure})
@@ -145,9 +148,14 @@ func (r *runner) step(ctx context.Context, state core.State) time.Duration {
 	return lookAgain
 }
 
-// promoted says that the volume is mapped and nothing more is up.
-func (r *runner) promoted(ctx context.Context, grant core.Grant) time.Duration {
+// promoted says that the volume is mapped and nothing more is up. That the end of the lease was the container's is said first.
+func (r *runner) promoted(ctx context.Context, grant core.Grant, here Here) time.Duration {
 	r.now("promoted")
+	running := grant.Phase == core.PhaseRunning || grant.Phase == core.PhaseStarting && grant.Stage == core.StageRunning
+	if running && here.Record.Attempt == grant.Run && here.Lease {
+		r.report(ctx, core.RunFailed{Service: r.name, Epoch: grant.Epoch, Instance: grant.Instance, Run: grant.Run, Reason: leaseEnded})
+		return retryShort
+	}
 	r.report(ctx, core.Promoted{Service: r.name, Epoch: grant.Epoch, Instance: grant.Instance, Run: grant.Run})
 	return retryShort
 }
@@ -168,6 +176,9 @@ func (r *runner) why(g core.Grant, otherwise string) string {
 	}
 	return otherwise
 }
+
+// leaseEnded is a failure under a cluster manager too: it did not ask for that stop.
+const leaseEnded = "stopped: its lease has ended"
 
 // stopped is the failure that a stop on this node is: none where a cluster manager stops what it has started.
 func stopped(state core.State, words string) string {
@@ -220,6 +231,8 @@ func (r *runner) failureOf(state core.State, g core.Grant, here Here) string {
 	switch {
 	case g.Phase == core.PhaseReleasing || g.Phase == core.PhaseContained:
 		return ""
+	case here.Lease:
+		return r.why(g, leaseEnded)
 	case marks.Contained || marks.Halted:
 		return r.why(g, stopped(state, "stopped: "+marks.Reason))
 	case here.Buried:

@@ -88,22 +88,40 @@ func TestProbesFail(t *testing.T) {
 	})
 }
 
-// TestContainedAtLeaseEnd: the guard contained it. The volume is taken down and the grant goes back.
+// TestContainedAtLeaseEnd: the guard contained it. The volume is taken down and the grant goes back, and under a cluster
+// manager too it is a failure, whoever was the first to stop the rest.
 func TestContainedAtLeaseEnd(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		b := newBed(t, in(core.PhaseRunning, 5, 1))
-		b.runs(5, 1)
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := b.start(ctx)
-		synctest.Wait()
-		b.mu.Lock()
-		b.here.Buried = true
-		b.here.Record.Marks = release.Marks{Contained: true, Reason: "lease ended"}
-		b.ends()
-		b.mu.Unlock()
-		time.Sleep(time.Second)
-		cancel()
-		<-ended
-		wantSaid(t, b.log(), "stop 5/1", "vacated 5: stopped: lease ended")
-	})
+	manager := func(b *bed) { b.state.Spec.Manager = core.ManagerPacemaker }
+	for name, c := range map[string]struct {
+		grant core.Grant
+		with  func(*bed)
+		want  []string
+	}{
+		"by keepone":           {in(core.PhaseRunning, 5, 1), func(*bed) {}, []string{"stop 5/1", "vacated 5: " + leaseEnded}},
+		"by a cluster manager": {in(core.PhaseRunning, 5, 1), manager, []string{"stop 5/1", "vacated 5: " + leaseEnded}},
+		"by a cluster manager, which was first": {in(core.PhaseRunning, 5, 1), func(b *bed) {
+			manager(b)
+			b.here.Record.Marks.Vacated, b.here.Facts = true, release.Facts{}
+		}, []string{"vacated 5: " + leaseEnded}},
+		"staged": {staged(core.PhaseRunning, core.StageRunning, 1), func(b *bed) {
+			manager(b)
+			b.here.Record.Storage.Kept = true
+		}, []string{"run failed 5/1: " + leaseEnded, "promoted 5/1"}},
+		"staged, an earlier run": {staged(core.PhaseStarting, core.StageRunning, 2), func(b *bed) {
+			manager(b)
+			b.here.Record.Storage.Kept = true
+		}, []string{"promoted 5/2"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				b := newBed(t, c.grant)
+				b.runs(5, 1)
+				b.here.Buried, b.here.Lease = true, true
+				b.here.Record.Marks = release.Marks{Contained: true, Reason: "stopped"}
+				b.here.Facts.Init = false
+				c.with(b)
+				wantSaid(t, b.run(time.Second), c.want...)
+			})
+		})
+	}
 }

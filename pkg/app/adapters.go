@@ -71,8 +71,8 @@ func (k kernel) Here(name core.ServiceName) (agent.Here, error) {
 	if err != nil {
 		return agent.Here{}, fmt.Errorf("read facts of %s: %w", name, err)
 	}
-	buried, _, err := release.Buried(k.runDir, name, r.Epoch, r.Attempt)
-	return agent.Here{Record: &r, Facts: facts, Buried: buried}, err
+	buried, why, err := release.Buried(k.runDir, name, r.Epoch, r.Attempt)
+	return agent.Here{Record: &r, Facts: facts, Buried: buried, Lease: buried && why == release.LeaseEnded}, err
 }
 
 func (k kernel) Stop(ctx context.Context, r release.Record, graceful time.Duration) release.Result {

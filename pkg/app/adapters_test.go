@@ -32,11 +32,11 @@ func TestKernelHere(t *testing.T) {
 		t.Fatalf("%+v, %v", here, err)
 	}
 	for attempt := 1; attempt <= 2; attempt++ {
-		if err := release.Tombstone(k.runDir, "one", 5, attempt, "stopped"); err != nil {
+		if err := release.Tombstone(k.runDir, "one", 5, attempt, release.LeaseEnded); err != nil {
 			t.Fatal(err)
 		}
-		if here, err := k.Here("one"); err != nil || here.Buried != (attempt == 2) {
-			t.Errorf("a tombstone of attempt %d: buried %t, %v", attempt, here.Buried, err)
+		if here, err := k.Here("one"); err != nil || here.Buried != (attempt == 2) || here.Lease != here.Buried {
+			t.Errorf("a tombstone of attempt %d: buried %t, lease %t, %v", attempt, here.Buried, here.Lease, err)
 		}
 	}
 	if names, err := k.Services(); err != nil || len(names) != 1 || names[0] != "one" {

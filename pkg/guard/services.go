@@ -118,7 +118,7 @@ func (g *Guard) expire(ctx context.Context, now boottime.Time) {
 			"attempt", s.record.Attempt, "late", now.Sub(g.leases.Deadline(s.right())))
 		record := s.record
 		g.work.Go(func() {
-			report := g.o.Contain(ctx, record, "lease has ended")
+			report := g.o.Contain(ctx, record, release.LeaseEnded)
 			g.report(ctx, verdict{record, report})
 		})
 	}

@@ -16,6 +16,9 @@ import (
 // can't be lowered, whoever writes at the same time: no lock is needed, and none can be held by a process that
 // was paused (I7).
 
+// LeaseEnded is the guard's reason for a tombstone.
+const LeaseEnded = "lease has ended"
+
 // Tombstone says that nothing of service at or below (epoch, attempt) may go on. A higher one passes.
 func Tombstone(runDir string, service core.ServiceName, epoch core.Epoch, attempt int, reason string) error {
 	if buried, _, err := Buried(runDir, service, epoch, attempt); err == nil && buried {

@@ -17,6 +17,7 @@ func init() {
 		addManaged("blocklisted-"+style, managedKind{style: style, cib: quickMonitors, edit: quickStop}, blocklisted)
 		addManaged("failed-start-"+style, managedKind{style: style, cib: quickFailures}, failedStart)
 		addManaged("raft-away-at-start-"+style, managedKind{style: style}, raftAwayAtStart)
+		addManaged("lease-ended-"+style, managedKind{style: style, cib: quickMonitors}, leaseEnded)
 	}
 }
 
@@ -190,6 +191,43 @@ func raftAwayAtStart(ctx context.Context, m *managed) error {
 		err = errors.Join(err, fmt.Errorf("it was never stopped: %s", after))
 	}
 	return errors.Join(err, standErr, m.nothingShot())
+}
+
+// leaseEnded: no keeponed and no guard hears another, and Pacemaker and corosync are well. The holder contains itself at the
+// end of its lease, and the service is back once they hear each other again. The history says what it was.
+func leaseEnded(ctx context.Context, m *managed) error {
+	var held *lab.Node
+	if err := m.recovers(ctx, func(ctx context.Context, s stand) error {
+		held = s.node
+		var errs []error
+		for _, talk := range []lab.Talk{lab.RaftTalk, lab.GuardTalk} {
+			for _, n := range m.Nodes() {
+				errs = append(errs, n.Silence(ctx, talk))
+			}
+		}
+		errs = append(errs, await(ctx, managedBound, "the holder contained", func() error {
+			if at := m.inits(); len(at) > 0 {
+				return fmt.Errorf("a container runs on %v", at)
+			}
+			return nil
+		}))
+		for _, n := range m.Nodes() {
+			errs = append(errs, n.Heal(ctx))
+		}
+		return errors.Join(errs...)
+	}, func(before, after stand) error {
+		if after.init == before.init && after.node == before.node {
+			return fmt.Errorf("it was never stopped: %s", after)
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	e, err := m.lastEvent(ctx, m.anyUp(), "failed")
+	if err == nil && (e.Node != held.Name || !strings.Contains(e.Reason, "its lease has ended")) {
+		err = fmt.Errorf("the history says of %s: %q", e.Node, e.Reason)
+	}
+	return err
 }
 
 // inits are the nodes on which the service's container runs.

@@ -241,8 +241,10 @@ type Talk struct {
 var (
 	// CorosyncTalk is knet's: a port for each link.
 	CorosyncTalk = Talk{"corosync", "udp", []int{5405, 5406}}
-	// RaftTalk is keeponed's node port; the guards' heartbeats have another.
+	// RaftTalk is keeponed's node port.
 	RaftTalk = Talk{"Raft", "tcp", []int{7480}}
+	// GuardTalk is the guards' heartbeats and the leader's acknowledgements of them.
+	GuardTalk = Talk{"heartbeats", "udp", []int{7481, 7482}}
 )
 
 // Silence drops one conversation of the node on every link and lets all else pass, until Heal.
@@ -264,7 +266,7 @@ func (n *Node) talk(verb string, t Talk) string {
 // Heal takes every cut of the node back.
 func (n *Node) Heal(ctx context.Context) error {
 	var script strings.Builder
-	for _, t := range []Talk{CorosyncTalk, RaftTalk} {
+	for _, t := range []Talk{CorosyncTalk, RaftTalk, GuardTalk} {
 		script.WriteString(n.talk("add", t) + n.talk("delete", t))
 	}
 	for i := range links {
