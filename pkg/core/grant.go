@@ -151,12 +151,15 @@ func (n *next) arrival(svc Service, e Event) Event {
 		e.Phases.Detect = span(t.Heard, t.Ordered)
 		e.Phases.Fence = span(t.Ordered, t.Proven)
 		e.Phases.Decide = span(t.Proven, t.Granted)
+		e.Phases.Storage += span(t.Granted, t.Raised) // of a staged grant: promoted, and mounted by the cluster manager
 	case CauseSwitchover, CauseRelocate:
 		e.Kind = EventSwitchover
 		e.Reason = fmt.Sprintf("%s: answers on %s", g.Cause, g.Node)
 		e.Phases.Stop = span(t.Released, t.Vacated)
 		e.Phases.Decide = span(t.Vacated, t.Granted)
-	case CauseStart:
+		e.Phases.Storage += span(t.Granted, t.Raised)
+	case CauseStart: // nobody waited while it was promoted
+		e.Phases.Storage += span(t.Granted, t.Promoted)
 	}
 	return e
 }

@@ -38,6 +38,7 @@ func (c Promoted) apply(n *next) error {
 	switch {
 	case g.Phase == PhaseStarting && g.Stage == StagePromoted:
 		event.Reason, event.Phases = fmt.Sprintf("volume mapped on %s", g.Node), &Phases{Storage: c.Storage}
+		g.Times.Promoted = n.Now
 	case g.Phase == PhaseStarting:
 		event.Reason = "the start of its container was given up; the volume stays"
 	}
@@ -68,6 +69,9 @@ func (c Raise) apply(n *next) error {
 	}
 	g.Run++
 	g.Stage, g.Phase, g.Since = StageRunning, PhaseStarting, n.Now
+	if !g.Ran {
+		g.Times.Raised = n.Now
+	}
 	n.keep(svc)
 	return nil
 }

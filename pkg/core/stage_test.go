@@ -241,6 +241,37 @@ func TestStages(t *testing.T) {
 	}
 }
 
+// TestStagedPhases: the way from the grant to the container is storage's. Of a failover that includes what the cluster
+// manager took to mount; of a start nobody waited for it.
+func TestStagedPhases(t *testing.T) {
+	for cause, want := range map[Cause]time.Duration{
+		CauseStart: 2 * time.Second, CauseFailover: 5 * time.Second, CauseSwitchover: 5 * time.Second, CauseRelocate: 5 * time.Second,
+	} {
+		s := managedBed(t)
+		began := s.Now
+		give := staged[0].(Give)
+		give.Cause = cause
+		for _, step := range []struct {
+			after time.Duration
+			do    Command
+		}{
+			{0, give},
+			{time.Second, staged[1]},
+			{2 * time.Second, staged[2]},
+			{5 * time.Second, raise},
+			{6 * time.Second, Started{Service: "one", Epoch: 2, Instance: "c1", Run: 2, Start: 700 * time.Millisecond}},
+		} {
+			var err error
+			if s, err = Apply(s, Entry{At: began.Add(step.after), Command: step.do}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if e := s.History[len(s.History)-1]; e.Phases == nil || e.Phases.Storage != want || e.Phases.Start != 700*time.Millisecond {
+			t.Errorf("%s: %s with %+v, want storage %s", cause, e.Kind, e.Phases, want)
+		}
+	}
+}
+
 func TestStageRefusals(t *testing.T) {
 	plain := []Command{giveToC, Started{Service: "one", Epoch: 2, Instance: "c1", Run: 1}}
 	stopped := Release{Service: "one", Epoch: 2, Cause: CauseStart}

@@ -132,6 +132,8 @@ type Times struct {
 	Released Time // the last holder was told to stop
 	Vacated  Time
 	Granted  Time
+	Promoted Time // its volume was mapped, and nothing more was wanted yet
+	Raised   Time // and its container was last ordered to start, before it first answered
 }
 
 // Client is a storage client that may still live.

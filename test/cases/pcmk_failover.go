@@ -67,6 +67,15 @@ func managedPowerCut(ctx context.Context, m *managed) error {
 	if err == nil && after.epoch != before.epoch+1 {
 		err = fmt.Errorf("epoch %d became %d: it went to more than one node", before.epoch, after.epoch)
 	}
+	if err != nil {
+		return err
+	}
+	e, err := m.lastEvent(ctx, after.node, "failover")
+	for _, phase := range []string{"detect", "storage", "start", "probe"} {
+		if err == nil && e.Phases[phase] <= 0 {
+			err = fmt.Errorf("the history says nothing of the time of %s: %v", phase, e.Phases)
+		}
+	}
 	return err
 }
 
