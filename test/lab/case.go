@@ -15,6 +15,7 @@ type Case struct {
 	Nodes      int    // of the lab that Run gets; 0 means 3
 	NoCeph     bool
 	CephSpread bool
+	LogWriters bool
 	Limit      time.Duration // 0 means a minute
 	// Needs names the programs in BinDir without which the case is skipped, with that as the reason.
 	Needs []string

@@ -139,6 +139,9 @@ memstore_device_bytes = 4294967296
 osd_memory_target = 1073741824
 osd_class_update_on_start = true
 `, dir, size, minSize, c.tuning())
+	if c.lab.writers != nil {
+		text.WriteString(writersConf)
+	}
 	if c.spread {
 		text.WriteString("osd_heartbeat_interval = 1\nosd_heartbeat_grace = 4\nosd_mon_report_interval = 1\n")
 	}
@@ -277,7 +280,11 @@ func (c *ceph) close() error {
 	return errors.Join(errs...)
 }
 
-// logOf opens a file for what a daemon says before its own log is open.
-func (c *ceph) logOf(name string) (*os.File, error) {
-	return os.OpenFile(filepath.Join(c.dir, name+".out"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+// logOf opens a file for what a daemon says before its own log is open; its own log itself if the lab reads along.
+func (c *ceph) logOf(name string, watched bool) (*os.File, error) {
+	end := ".out"
+	if watched {
+		end = ".log"
+	}
+	return os.OpenFile(filepath.Join(c.dir, name+end), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 }

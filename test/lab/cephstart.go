@@ -170,29 +170,32 @@ func (c *ceph) register(ctx context.Context) error {
 
 // startDaemon runs a mon or OSD in the foreground, in the room or in a node's namespaces and cgroup.
 func (c *ceph) startDaemon(kind, id string, n *Node) error {
-	name := kind + "." + id
-	log, err := c.logOf(name)
+	name, watched := kind+"."+id, kind == "osd" && c.lab.writers != nil
+	log, err := c.logOf(name, watched)
 	if err != nil {
 		return fmt.Errorf("open log: %w", err)
 	}
-	defer log.Close()
 	argv := []string{"ceph-" + kind, "-f", "-i", id, "-c", filepath.Join(c.dataDir(), "ceph.conf")}
 	attr := &syscall.SysProcAttr{Setsid: true}
 	if n != nil {
 		group := filepath.Join(n.group(), "ceph-"+name)
 		if err := os.MkdirAll(group, 0o755); err != nil {
-			return fmt.Errorf("make cgroup: %w", err)
+			return errors.Join(fmt.Errorf("make cgroup: %w", err), log.Close())
 		}
 		argv = append([]string{c.lab.room.exe, "enter", group, strconv.Itoa(n.InitPID())}, argv...)
 	}
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = log, log, attr
+	if watched {
+		cmd.Stderr = &lineReader{writers: c.lab.writers, rest: log}
+	}
 	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start %s: %w", name, err)
+		return errors.Join(fmt.Errorf("start %s: %w", name, err), log.Close())
 	}
 	d := &cephDaemon{cmd: cmd, ended: make(chan struct{}), node: n}
 	go func() {
 		_ = cmd.Wait() // ended by a verb, a power cut or Down
+		_ = log.Close()
 		close(d.ended)
 	}()
 	c.mu.Lock()
@@ -257,6 +260,12 @@ func (l *Lab) StopCeph() error {
 func (l *Lab) ContinueCeph() error {
 	l.Logf("Ceph goes on")
 	return l.ceph.signal(syscall.SIGCONT, "")
+}
+
+// StopCephDaemon makes one mon or OSD ("mon.a", "osd.0") stand still; ContinueCeph takes it back.
+func (l *Lab) StopCephDaemon(name string) error {
+	l.Logf("%s stops", name)
+	return l.ceph.signal(syscall.SIGSTOP, name)
 }
 
 // KillMon kills mon i, counted from 0, for good.

@@ -210,18 +210,33 @@ func (r *recordConn) close() {
 }
 
 func (r *recordConn) append(n uint64) error {
+	answer, err := r.ask(fmt.Sprintf("append %d", n))
+	if err == nil && answer != n {
+		err = fmt.Errorf("append %d: answered %d", n, answer)
+	}
+	return err
+}
+
+// count asks how many records there are.
+func (r *recordConn) count() (int, error) {
+	n, err := r.ask("count")
+	return int(n), err
+}
+
+// ask sends one line and expects "ok" and a number.
+func (r *recordConn) ask(words string) (n uint64, err error) {
 	_ = r.conn.SetDeadline(time.Now().Add(callBound))
-	if _, err := fmt.Fprintf(r.conn, "append %d\n", n); err != nil {
-		return err
+	if _, err := fmt.Fprintln(r.conn, words); err != nil {
+		return 0, err
 	}
 	line, err := r.in.ReadString('\n')
 	if err != nil {
-		return err
+		return 0, err
 	}
-	if line != fmt.Sprintf("ok %d\n", n) {
-		return fmt.Errorf("append %d: %s", n, strings.TrimSpace(line))
+	if _, err := fmt.Sscanf(line, "ok %d\n", &n); err != nil {
+		return 0, fmt.Errorf("%s: %s", words, strings.TrimSpace(line))
 	}
-	return nil
+	return n, nil
 }
 
 // ReadRecords lists what a front-end has.
@@ -243,18 +258,26 @@ func readRecords(ctx context.Context, addr string) ([]uint64, error) {
 		return nil, fmt.Errorf("%s does not answer", addr)
 	}
 	defer conn.close()
-	_ = conn.conn.SetDeadline(time.Now().Add(3 * time.Second))
-	if _, err := io.WriteString(conn.conn, "list\n"); err != nil {
+	return conn.list()
+}
+
+// list asks for every record there is.
+func (r *recordConn) list() ([]uint64, error) {
+	_ = r.conn.SetDeadline(time.Now().Add(3 * time.Second))
+	if _, err := io.WriteString(r.conn, "list\n"); err != nil {
 		return nil, err
 	}
 	var all []uint64
 	for {
-		line, err := conn.in.ReadString('\n')
+		line, err := r.in.ReadString('\n')
 		if err != nil {
 			return nil, err
 		}
 		if line == "end\n" {
 			return all, nil
+		}
+		if strings.HasPrefix(line, "error ") {
+			return nil, errors.New(strings.TrimSpace(line))
 		}
 		n, err := strconv.ParseUint(strings.TrimSpace(line), 10, 64)
 		if err != nil {

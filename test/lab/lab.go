@@ -22,6 +22,7 @@ type Options struct {
 	NoCeph       bool      // nodes and BMCs alone
 	CephSpread   bool      // a mon and an OSD in each of the first three nodes, instead of one of each beside them
 	DefaultPaxos bool      // leave Ceph's proposal timing as it ships
+	LogWriters   bool      // have the one OSD log each answer, for Turns
 	Log          io.Writer // one line per verb; nil is silence
 }
 
@@ -38,6 +39,7 @@ type Lab struct {
 	chassis *chassisServer
 
 	records atomic.Uint64 // the newest number that a client has used
+	writers *Writers      // nil unless asked for
 
 	logMu sync.Mutex
 	began time.Time
@@ -48,6 +50,9 @@ type Lab struct {
 func New(ctx context.Context, room *Room, opts Options) (*Lab, error) {
 	if opts.Nodes < 1 || opts.Nodes > MaxNodes || (opts.CephSpread && opts.Nodes < 3) {
 		return nil, fmt.Errorf("make lab: %d nodes: 1 to %d are possible, 3 at least with Ceph spread over them", opts.Nodes, MaxNodes)
+	}
+	if opts.LogWriters && (opts.CephSpread || opts.NoCeph) {
+		return nil, errors.New("make lab: writers are told apart by one OSD, not by none or several")
 	}
 	l := &Lab{Work: room.Work, BinDir: room.BinDir, room: room, opts: opts, began: time.Now()}
 	for i := 1; i <= opts.Nodes; i++ {
@@ -66,6 +71,9 @@ func (l *Lab) build(ctx context.Context) error {
 		return err
 	}
 	if !l.opts.NoCeph {
+		if l.opts.LogWriters {
+			l.writers = &Writers{}
+		}
 		l.ceph = newCeph(l)
 		if err := l.ceph.writeClientFiles(); err != nil {
 			return err

@@ -216,7 +216,7 @@ func runCaseInside(ctx context.Context, room *Room, args []string) error {
 }
 
 func (c Case) inside(ctx context.Context, room *Room, log io.Writer) (err error) {
-	l, err := New(ctx, room, Options{Nodes: c.Nodes, NoCeph: c.NoCeph, CephSpread: c.CephSpread, Log: log})
+	l, err := New(ctx, room, Options{Nodes: c.Nodes, NoCeph: c.NoCeph, CephSpread: c.CephSpread, LogWriters: c.LogWriters, Log: log})
 	if err != nil {
 		return err
 	}

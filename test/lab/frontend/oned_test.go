@@ -83,3 +83,22 @@ func TestRecordsAfterATornTail(t *testing.T) {
 		}
 	}
 }
+
+// A record that may not be on disk is shown to nobody: after a failed write nothing is answered any more.
+func TestRecordsAfterAFailedWrite(t *testing.T) {
+	r, err := openRecords(filepath.Join(t.TempDir(), "records"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.close() // as a disk that fails
+	for _, words := range []string{"append 1", "count", "list", "append 2"} {
+		if got := r.answer(strings.Fields(words)); !strings.HasPrefix(got, "error ") {
+			t.Errorf("%s: %q", words, got)
+		}
+	}
+	select {
+	case <-r.ended:
+	default:
+		t.Error("the front-end goes on")
+	}
+}

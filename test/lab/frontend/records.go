@@ -15,8 +15,10 @@ import (
 
 // records is the file of acknowledged numbers, one a line.
 type records struct {
-	mu   sync.Mutex
-	file *os.File
+	mu     sync.Mutex
+	file   *os.File
+	broken error         // the first failed write: what is in memory is no longer what is on disk, so nothing is answered
+	ended  chan struct{} // closed with it
 }
 
 func openRecords(path string) (*records, error) {
@@ -24,7 +26,7 @@ func openRecords(path string) (*records, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open records: %w", err)
 	}
-	r := &records{file: f}
+	r := &records{file: f, ended: make(chan struct{})}
 	if err := r.mend(); err != nil {
 		return nil, errors.Join(fmt.Errorf("mend records: %w", err), f.Close())
 	}
@@ -32,19 +34,16 @@ func openRecords(path string) (*records, error) {
 }
 
 // mend cuts a torn tail off: a line that power or storage took away in the middle was never acknowledged, and what comes
-// behind it would be a part of it.
-// The caller has the lock, or the only reference.
+// behind it would be a part of it. What is whole may be in memory only yet, and is on disk before anybody is told of it.
 func (r *records) mend() error {
-	text, err := r.readLocked()
+	text, err := r.read()
 	if err != nil {
 		return err
 	}
-	whole := strings.LastIndexByte(text, '\n') + 1
-	if whole == len(text) {
-		return nil
-	}
-	if err := r.file.Truncate(int64(whole)); err != nil {
-		return err
+	if whole := strings.LastIndexByte(text, '\n') + 1; whole < len(text) {
+		if err := r.file.Truncate(int64(whole)); err != nil {
+			return err
+		}
 	}
 	return r.file.Sync()
 }
@@ -55,12 +54,16 @@ func (r *records) close() { _ = r.file.Close() }
 func (r *records) append(n uint64) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.broken != nil {
+		return r.broken
+	}
 	_, err := fmt.Fprintf(r.file, "%d\n", n)
 	if err == nil {
 		err = r.file.Sync()
 	}
 	if err != nil {
-		_ = r.mend() // part of it may be there
+		r.broken = err
+		close(r.ended)
 	}
 	return err
 }
@@ -68,10 +71,9 @@ func (r *records) append(n uint64) error {
 func (r *records) read() (string, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.readLocked()
-}
-
-func (r *records) readLocked() (string, error) {
+	if r.broken != nil {
+		return "", r.broken
+	}
 	info, err := r.file.Stat()
 	if err != nil {
 		return "", err

@@ -38,6 +38,8 @@ func serve(ctx context.Context, dir string) error {
 	case <-ctx.Done():
 		err = nil
 	case err = <-ended:
+	case <-log.ended:
+		err = fmt.Errorf("write records: %w", log.broken)
 	}
 	return errors.Join(err, server.Close(), ignoreClosed(records.Close()))
 }

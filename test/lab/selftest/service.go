@@ -14,6 +14,7 @@ import (
 func init() {
 	lab.Register(lab.Case{Name: "lab/ceph", Nodes: 1, Run: ceph})
 	lab.Register(lab.Case{Name: "lab/ceph-spread", CephSpread: true, Limit: 2 * time.Minute, Run: cephSpread})
+	lab.Register(lab.Case{Name: "lab/writers", Nodes: 2, LogWriters: true, Run: writers})
 	lab.Register(lab.Case{Name: "lab/container", Nodes: 1, NoCeph: true, Run: container})
 }
 
@@ -46,6 +47,28 @@ func ceph(ctx context.Context, t *lab.T) error {
 	}
 	list, err := rbd(ctx, n, 10*time.Second, "ls", lab.Pool)
 	return errors.Join(err, t.Expect(list == "one\n", "the image in the list, got %q", list))
+}
+
+// writers has two nodes write to an image, one after the other: the OSD tells who did, and who did again.
+func writers(ctx context.Context, t *lab.T) error {
+	if err := t.CreateImage(ctx, "one", 64); err != nil {
+		return err
+	}
+	image := lab.Pool + "/one"
+	for _, n := range t.Nodes() {
+		if _, err := rbd(ctx, n, 10*time.Second, "bench", "--io-type", "write", "--io-size", "4096", "--io-total", "65536", "--io-pattern", "seq", image); err != nil {
+			return err
+		}
+		if _, err := rbd(ctx, n, 10*time.Second, "bench", "--io-type", "read", "--io-size", "4096", "--io-total", "65536", image); err != nil { // reading is no turn
+			return err
+		}
+	}
+	turns, again := t.Turns()
+	well := len(turns) == 2 && len(again) == 0
+	for i, turn := range turns {
+		well = well && turn.Writes > 0 && strings.HasPrefix(turn.Client, t.Node(i+1).Address(0)+":0/")
+	}
+	return t.Expect(well, "a turn of each node, got %+v and again %+v", turns, again)
 }
 
 // cephSpread cuts a node that carries a mon and an OSD: Ceph serves on, and takes the node back.
