@@ -104,7 +104,7 @@ func inOwnRoom(ctx context.Context, host *lab.Host, command, name string, runs i
 	result := filepath.Join(work, "result.json")
 	args := []string{name, strconv.Itoa(runs), result}
 	if err := host.Enter(ctx, lab.Entry{Command: command, Args: args, Work: work, Keep: true}); err != nil {
-		return nil, keepLogs(host, work, err)
+		return nil, keepLogs(host, "demo", work, err)
 	}
 	text, err := os.ReadFile(result)
 	if err != nil {

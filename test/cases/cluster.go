@@ -50,11 +50,20 @@ type status struct {
 		Reason string   `json:"reason"`
 		Next   []string `json:"next"` // nodes that could take it now
 	} `json:"services"`
+	Requests []struct {
+		What string `json:"what"`
+		Now  string `json:"now"`
+	} `json:"requests"`
+	Problems []struct {
+		About string `json:"about"`
+		Text  string `json:"text"`
+	} `json:"problems"`
 }
 
 // event is what cases read of `keepone history -o json`, a documented interface.
 type event struct {
 	ID      uint64             `json:"id"`
+	At      time.Time          `json:"at"`
 	Kind    string             `json:"kind"`
 	Service string             `json:"service"`
 	Node    string             `json:"node"`

@@ -59,7 +59,7 @@ func demo(ctx context.Context, host *lab.Host, args []string) error {
 	}
 	defer func() { _ = os.RemoveAll(work) }()
 	if err := host.Enter(ctx, lab.Entry{Command: "demo-room", Args: []string{*manager, strconv.Itoa(*nodes)}, Work: work, Keep: true}); err != nil {
-		return keepLogs(host, work, err)
+		return keepLogs(host, "demo", work, err)
 	}
 	if *to == "" {
 		return nil
@@ -67,9 +67,9 @@ func demo(ctx context.Context, host *lab.Host, args []string) error {
 	return copyFile(filepath.Join(work, demoFile), *to)
 }
 
-// keepLogs saves the work folder of a demo that failed.
-func keepLogs(host *lab.Host, work string, err error) error {
-	kept := filepath.Join(host.BinDir, "lab-logs", "demo")
+// keepLogs saves the work folder of a play that failed.
+func keepLogs(host *lab.Host, name, work string, err error) error {
+	kept := filepath.Join(host.BinDir, "lab-logs", name)
 	_ = os.RemoveAll(kept)
 	if os.MkdirAll(filepath.Dir(kept), 0o755) == nil && os.Rename(work, kept) == nil {
 		return fmt.Errorf("%w; logs: %s", err, kept)

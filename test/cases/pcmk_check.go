@@ -98,8 +98,8 @@ func exists(path string) bool {
 }
 
 // locker is the address of the one client that has the image's lock; "" if nobody has.
-func (m *managed) locker(ctx context.Context) (string, error) {
-	text, err := m.RBD(ctx, "lock", "ls", image, "--format", "json")
+func (c *cluster) locker(ctx context.Context) (string, error) {
+	text, err := c.RBD(ctx, "lock", "ls", image, "--format", "json")
 	if err != nil {
 		return "", err
 	}

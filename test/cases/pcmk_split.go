@@ -92,9 +92,9 @@ func oneLink(ctx context.Context, m *managed) error {
 }
 
 // last is the last node that is up, but for one: the first ones are asked about the others.
-func (m *managed) last(not *lab.Node) *lab.Node {
+func (c *cluster) last(not *lab.Node) *lab.Node {
 	var last *lab.Node
-	for _, n := range m.Nodes() {
+	for _, n := range c.Nodes() {
 		if n != not && n.IsUp() {
 			last = n
 		}
