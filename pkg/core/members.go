@@ -293,6 +293,9 @@ func (c Boot) apply(n *next) error {
 			n.Fences[i].Shoot = false // power-off would hit the new life
 		}
 	}
+	if node.Life == LifeOnline {
+		node.Heard = 0 // nobody missed the life that has ended; a silence before that one is told already
+	}
 	node.Instance, node.Life, node.Since, node.Reason = c.Instance, LifeOnline, n.Now, "booted"
 	n.Nodes[c.Node] = node
 	n.note(Event{Kind: EventNode, Node: c.Node, Reason: "online: booted"})

@@ -16,6 +16,9 @@ const (
 	// wellBound is for a cluster to be whole again after a fault was mended: reboots, Pacemaker's joins and its patience
 	// with failures included, on a busy machine.
 	wellBound = 2 * time.Minute
+	// phasesSlack is what a failover may have taken beyond what its users noticed: the holder may serve on for a while after it
+	// was heard last.
+	phasesSlack = 5 * time.Second
 	// helpAfter is when an operator tells keepone and Pacemaker to forget failures and try again at once, as they ask for.
 	helpAfter = 40 * time.Second
 )
@@ -40,6 +43,8 @@ type storm struct {
 	events map[uint64]event
 	gaps   []time.Duration // of the users, one for each fault that cost a failover
 	wrong  []string        // what the cluster did not keep
+
+	unexplained []string // what its history tells wrongly
 }
 
 func newStorm(o chaosOrders, all troupe, tell teller, work string) *storm {
@@ -257,6 +262,8 @@ func (s *storm) unwell(ctx context.Context, mended time.Time) error {
 		return fmt.Errorf("keepone %v was not done yet", s.undo[0])
 	case !now.Quorum || now.Leader == "":
 		return errors.New("no leader with a quorum")
+	case len(now.Services) == 0:
+		return errors.New("whoever is asked knows of no service yet")
 	case len(now.Requests) > 0:
 		return fmt.Errorf("%s goes on: %s", now.Requests[0].What, now.Requests[0].Now)
 	}
@@ -324,6 +331,9 @@ func (s *storm) after(struck, mended time.Time, known int) {
 		switch e.Kind {
 		case "failover":
 			failovers++
+			if told := e.Phases["total"]; told > gap.Seconds()+phasesSlack.Seconds() {
+				s.unexplained = append(s.unexplained, fmt.Sprintf("the history says that the failover to epoch %d took %.1f s, its users waited for %.1f s", e.Epoch, told, gap.Seconds()))
+			}
 			s.tell.say("        failover %s → %s by the proof of %s, epoch %d, %.1f s", e.From, e.To, e.Proof, e.Epoch, e.Phases["total"])
 		case "switchover":
 			s.tell.say("        switchover %s → %s, epoch %d", e.From, e.To, e.Epoch)

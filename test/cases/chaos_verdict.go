@@ -92,7 +92,7 @@ func (s *storm) judge(ctx context.Context) (verdict, error) {
 		v.Violations = append(v.Violations, fmt.Sprintf("two writers: client %s wrote again at %s, after another one had", t.Client, t.From.Format(time.TimeOnly)))
 	}
 	v.DoubleWriters = len(again)
-	unexplained := append(unexplained(past, s.epoch), strange...)
+	unexplained := slices.Concat(s.unexplained, unexplained(past, s.epoch), strange)
 	v.Unexplained = len(unexplained)
 	left, err := s.leftBehind(ctx)
 	v.LeftBehind = len(left)
