@@ -20,10 +20,11 @@ RUNS ?= 10
 BASELINE ?= 3
 SEEDS ?= 500
 SEED ?= 1
+VERSION ?= $(shell sed -n 's/^var Version = "\(.*\)"/\1/p' pkg/version/version.go)
 
 TIME ?= 30s
 
-.PHONY: help check build test demo bench lab sim deps clean mutants fuzz golden
+.PHONY: help check build test demo bench lab sim deps clean mutants fuzz golden deb test-deb
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 16
@@ -81,6 +82,14 @@ bench: build ## measure, and the stock stack beside it; CASE=name RUNS=n BASELIN
 
 lab: build ## keep a cluster of N=3 nodes up for a person; MANAGER=pacemaker has corosync and Pacemaker order it
 	@build/keepone-lab cluster -bin build -n $(N) -manager $(MANAGER)
+
+deb: ## build/keepone_VERSION_ARCH.deb: VERSION=0.1.1 makes it of another version
+	@packaging/deb/build.sh '$(VERSION)' '$(CEPH_TAG)' '$(COMMIT)'
+
+test-deb: ## install, upgrade, remove and purge the package in a root of its own
+	@packaging/deb/build.sh '$(VERSION)' '$(CEPH_TAG)' '$(COMMIT)'
+	@packaging/deb/build.sh '$(VERSION).1' '$(CEPH_TAG)' '$(COMMIT)'
+	@test/deb.sh build/keepone_$(VERSION)_*.deb build/keepone_$(VERSION).1_*.deb
 
 clean: ## remove what was built
 	rm -rf build

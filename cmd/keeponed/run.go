@@ -83,7 +83,7 @@ func serve(ctx context.Context, file config.NodeFile, log *slog.Logger, stderr i
 	if err != nil {
 		return fmt.Errorf("find own binary: %w", err)
 	}
-	a, err := app.New(app.Options{File: file, Binary: binary, Log: log, Stderr: stderr})
+	a, err := app.New(app.Options{File: file, Binary: binary, Log: log, Stderr: stderr, Turn: petSystemd})
 	if err != nil {
 		return err
 	}
@@ -104,3 +104,6 @@ func serve(ctx context.Context, file config.NodeFile, log *slog.Logger, stderr i
 		return err
 	}
 }
+
+// petSystemd tells systemd's watchdog that the daemon goes round. Without one it does nothing.
+func petSystemd() { _, _ = daemon.SdNotify(false, daemon.SdNotifyWatchdog) }

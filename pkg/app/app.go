@@ -40,6 +40,7 @@ type Options struct {
 	Stderr io.Writer // of helpers
 
 	ClientScope ClientScope // nil: client scope is never enough for the cluster manager
+	Turn        func()      // called in each turn of the report loop: every 2 s at least in a daemon that is well; nil: none
 }
 
 // App is one node's daemon.
@@ -60,6 +61,7 @@ type App struct {
 	agent       *agent.Agent
 	guard       *guardLink
 	clientScope ClientScope
+	turn        func()
 	manager     *managerWatch
 	leading     atomic.Bool // and has passed its barrier
 
@@ -108,6 +110,9 @@ func New(o Options) (*App, error) {
 		problems:  &bmcProblems{all: map[core.NodeName]string{}},
 		decideNow: make(chan struct{}, 1), reportNow: make(chan struct{}, 1),
 		toPower: make(chan core.NodeName, mostPowerOns),
+	}
+	if a.turn = o.Turn; a.turn == nil {
+		a.turn = func() {}
 	}
 	a.claims = newClaims()
 	a.prober = &prober{id: id, exec: a.execIn}

@@ -36,6 +36,7 @@ func (a *App) reportLoop(ctx context.Context) {
 			}
 			cancel()
 		}
+		a.turn()
 		select {
 		case <-ctx.Done():
 		case <-a.reportNow:
