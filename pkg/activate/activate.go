@@ -36,6 +36,8 @@ type Disk interface {
 	Mount(ctx context.Context, device, dir, fs string) error
 	Unmount(ctx context.Context, dir string) error
 	Full(ctx context.Context, dir string) bool
+	// Carries returns nil if the volume itself is mounted at its mount point, and nothing else.
+	Carries(ctx context.Context, run string, rec release.Record) error
 }
 
 // Loop is a loop device that clears itself after its last user.

@@ -87,12 +87,13 @@ func (s *stage) Attach(_ context.Context, file string) (Loop, error) {
 
 type fakeLoop struct{ s *stage }
 
-func (fakeLoop) Name() string                      { return "/dev/loop7" }
-func (l fakeLoop) Keep() error                     { return l.s.do("keep loop") }
-func (l fakeLoop) Drop() error                     { return l.s.do("drop loop") }
-func (l fakeLoop) Release() error                  { return l.s.do("release loop") }
-func (l fakeLoop) Cleared(context.Context) error   { return l.s.do("cleared") }
-func (s *stage) Full(context.Context, string) bool { return s.full }
+func (fakeLoop) Name() string                                          { return "/dev/loop7" }
+func (l fakeLoop) Keep() error                                         { return l.s.do("keep loop") }
+func (l fakeLoop) Drop() error                                         { return l.s.do("drop loop") }
+func (l fakeLoop) Release() error                                      { return l.s.do("release loop") }
+func (l fakeLoop) Cleared(context.Context) error                       { return l.s.do("cleared") }
+func (s *stage) Full(context.Context, string) bool                     { return s.full }
+func (s *stage) Carries(context.Context, string, release.Record) error { return s.do("carries") }
 
 func (s *stage) Check(_ context.Context, device, fs string) error {
 	return s.do("check " + device + " " + fs)
@@ -458,6 +459,24 @@ func TestMayFollow(t *testing.T) {
 		err := mayFollow(worker.Plan{Restart: test.restart}, release.Record{}, test.facts)
 		if (err == nil) != test.may {
 			t.Errorf("restart %v after %+v: %v", test.restart, test.facts, err)
+		}
+	}
+}
+
+// TestContainerOnItsVolumeAlone: what another mounted, or mounted a while ago, may be something else by now.
+func TestContainerOnItsVolumeAlone(t *testing.T) {
+	t.Parallel()
+	for _, restart := range []bool{false, true} {
+		s := newStage(t)
+		s.failAt["carries"] = errors.New("another device is there")
+		s.plan.Restart = restart
+		r := &run{Parts: Parts{s, s, s, s, s}, plan: s.plan, last: time.Now(), record: release.Record{Service: s.plan.Service}}
+		err := r.container(t.Context())
+		if restart && (err == nil || slices.Contains(s.did, "start")) {
+			t.Errorf("started on something else: %v, %v", err, s.did)
+		}
+		if !restart && err != nil {
+			t.Errorf("what it has just mounted itself: %v", err)
 		}
 	}
 }

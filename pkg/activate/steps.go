@@ -205,6 +205,11 @@ func (r *run) container(ctx context.Context) error {
 	if err := r.ready(ctx); err != nil {
 		return err
 	}
+	if r.plan.Restart { // another may have mounted it, and some time ago
+		if err := r.Disk.Carries(ctx, r.plan.Run, r.record); err != nil {
+			return fail(worker.CodeFileSystem, "what the container of %s would run on is not its volume: %v", r.plan.Service, err)
+		}
+	}
 	pid, signal, err := r.Container.Start(ctx, r.plan)
 	if err != nil {
 		var failure *worker.Failure

@@ -72,6 +72,11 @@ func (KernelDisk) Unmount(ctx context.Context, dir string) error {
 // Full implements Disk.
 func (KernelDisk) Full(ctx context.Context, dir string) bool { return blockfs.Full(ctx, dir) }
 
+// Carries implements Disk.
+func (KernelDisk) Carries(ctx context.Context, run string, rec release.Record) error {
+	return release.Carries(ctx, run, rec)
+}
+
 // KillInit ends a container by its init: its PID namespace ends with it.
 func KillInit(ctx context.Context, init release.Process) error {
 	if err := init.Signal(int(unix.SIGKILL)); err != nil {

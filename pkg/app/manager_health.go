@@ -62,15 +62,31 @@ func (a *App) opProbe(ctx context.Context, _ api.Caller, body json.RawMessage, _
 	if spec == nil {
 		return nil, api.Refuse("the cluster document has no service %q", ask.Service)
 	}
-	if why := a.volumeSick(ctx, ask.Service); why != "" && ask.Depth >= depthVolume {
-		return op.Probed{Why: why}, nil
+	return probed(ctx, ask.Service, a.unwell(ctx, *spec, ask.Depth))
+}
+
+// probed is what a look says that found why. One that was cut short, as the asker has left or this daemon ends, says
+// nothing of the service: a cluster manager would stop it for that.
+func probed(ctx context.Context, name core.ServiceName, why string) (op.Probed, error) {
+	if err := ctx.Err(); err != nil {
+		return op.Probed{}, fmt.Errorf("look at %s: cut short: %w", name, err)
 	}
-	if ask.Depth >= depthProbes {
-		if err := a.prober.Probe(ctx, *spec); err != nil {
-			return op.Probed{Why: err.Error()}, nil
+	return op.Probed{OK: why == "", Why: why}, nil
+}
+
+// unwell says what is wrong with the service here as deep as asked, empty if nothing is.
+func (a *App) unwell(ctx context.Context, spec core.ServiceSpec, depth int) string {
+	if depth >= depthVolume {
+		if why := a.volumeSick(ctx, spec.Name); why != "" {
+			return why
 		}
 	}
-	return op.Probed{OK: true}, nil
+	if depth >= depthProbes {
+		if err := a.prober.Probe(ctx, spec); err != nil {
+			return err.Error()
+		}
+	}
+	return ""
 }
 
 // volumeSick says what is wrong with the service's volume here, empty if nothing is.

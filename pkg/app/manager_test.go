@@ -440,3 +440,15 @@ func TestPublishDamaged(t *testing.T) {
 		t.Errorf("left %v, %v", left, err)
 	}
 }
+
+// TestLookCutShort: a daemon that ends while a monitor asks must not have its healthy service stopped.
+func TestLookCutShort(t *testing.T) {
+	if p, err := probed(t.Context(), "one", "read: input/output error"); err != nil || p.OK || p.Why == "" {
+		t.Errorf("%+v, %v", p, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if p, err := probed(ctx, "one", "read: context canceled"); err == nil {
+		t.Errorf("%+v", p)
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,7 +28,7 @@ func init() {
 const (
 	callSync      = "sync"       // path major minor
 	callUnmount   = "unmount"    // path flags
-	callDetach    = "detach"     // loop device
+	callDetach    = "detach"     // loop device, connection, its backing_file in sysfs, that file: as sought
 	callBackedBy  = "backed-by"  // loop device, minor of the backing file's device: 0 if so, ENODEV if not
 	callRead      = "read"       // device
 	callForget    = "forget"     // loop control, number of the loop device
@@ -81,12 +82,47 @@ func childUnmount(args []string) error {
 	return unix.Unmount(args[0], flags)
 }
 
+// childDetach looks once more at what the device is, and frees that very one: while it is open its number can't become
+// another's. It may have between the look that found it and now.
 func childDetach(args []string) error {
-	fd, err := openLoop(args)
+	if len(args) != 4 {
+		return unix.EINVAL
+	}
+	fd, err := openLoop(args[:1])
 	if err != nil {
 		return err
 	}
-	return ignoreErrno(unix.IoctlSetInt(fd, unix.LOOP_CLR_FD, 0), unix.ENXIO) // not attached any more
+	err = backedBy(fd, args[1])
+	switch {
+	case errors.Is(err, unix.ENXIO):
+		return nil // not attached any more
+	case errors.Is(err, unix.ENODEV):
+		return nil // another's by now
+	case err != nil || args[1] == "0": // it can't say, as once its connection is dead
+		text, err := os.ReadFile(args[2])
+		if err != nil || backingFile(text) != args[3] {
+			return ignoreErrno(err, unix.ENOENT)
+		}
+	}
+	return ignoreErrno(unix.IoctlSetInt(fd, unix.LOOP_CLR_FD, 0), unix.ENXIO)
+}
+
+// backedBy returns ENODEV if the device is over another FUSE connection, and ENXIO if it is not attached. Connection 0
+// is any.
+func backedBy(fd int, connection string) error {
+	info, err := unix.IoctlLoopGetStatus64(fd)
+	if err != nil {
+		return err
+	}
+	if connection != "0" && (strconv.Itoa(int(unix.Minor(info.Device))) != connection || unix.Major(info.Device) != 0) {
+		return unix.ENODEV
+	}
+	return nil
+}
+
+// backingFile is the path in a loop device's backing_file, as this mount namespace has it.
+func backingFile(text []byte) string {
+	return strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), " (deleted)")
 }
 
 func childForget(args []string) error {
@@ -112,17 +148,10 @@ func childBackedBy(args []string) error {
 	if err != nil {
 		return err
 	}
-	info, err := unix.IoctlLoopGetStatus64(fd)
-	if errors.Is(err, unix.ENXIO) {
-		return unix.ENODEV
-	}
-	if err != nil {
+	if err := backedBy(fd, args[1]); !errors.Is(err, unix.ENXIO) {
 		return err
 	}
-	if strconv.Itoa(int(unix.Minor(info.Device))) != args[1] || unix.Major(info.Device) != 0 {
-		return unix.ENODEV
-	}
-	return nil
+	return unix.ENODEV
 }
 
 func openLoop(args []string) (int, error) {

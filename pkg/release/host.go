@@ -30,11 +30,12 @@ type (
 	}
 	// deviceTable is block devices and the FUSE connections behind them.
 	deviceTable interface {
-		Find(ctx context.Context, want sought) ([]string, error) // device nodes that are set up for it
-		Detach(ctx context.Context, device string) error         // asks for it once
-		Read(ctx context.Context, device string) error           // one block, past every cache
-		Forget(ctx context.Context, device string)               // takes a loop device away that is attached no more
-		Abort(connection uint32) error                           // of FUSE; one that is gone is no error
+		Find(ctx context.Context, want sought) ([]string, error)      // device nodes that are set up for it
+		Detach(ctx context.Context, device string, want sought) error // asks for it once, if it is that still
+		Number(device string) (major, minor uint32, err error)
+		Read(ctx context.Context, device string) error // one block, past every cache
+		Forget(ctx context.Context, device string)     // takes a loop device away that is attached no more
+		Abort(connection uint32) error                 // of FUSE; one that is gone is no error
 	}
 )
 

@@ -102,7 +102,7 @@ func (k kernelDevices) findLoops(ctx context.Context, want sought) ([]string, er
 			continue
 		}
 		device := filepath.Join(k.dev, filepath.Base(filepath.Dir(filepath.Dir(file))))
-		samePath := strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), " (deleted)") == want.file
+		samePath := backingFile(text) == want.file
 		if !samePath && device != want.device {
 			continue
 		}
@@ -163,16 +163,26 @@ func (k kernelDevices) findRBD(want sought) ([]string, error) {
 	return found, nil
 }
 
-func (k kernelDevices) Detach(ctx context.Context, device string) error {
+func (k kernelDevices) Detach(ctx context.Context, device string, want sought) error {
 	id, isRBD := strings.CutPrefix(filepath.Base(device), "rbd")
 	if !isRBD {
-		return inChild(ctx, callDetach, device)
+		backing := filepath.Join(k.sys, "block", filepath.Base(device), "loop/backing_file")
+		return inChild(ctx, callDetach, device, strconv.FormatUint(uint64(want.connection), 10), backing, want.file)
 	}
 	remove := filepath.Join(k.sys, "bus/rbd/remove_single_major")
 	if _, err := os.Stat(remove); err != nil {
 		remove = filepath.Join(k.sys, "bus/rbd/remove")
 	}
 	return inChild(ctx, callRemoveRBD, remove, id)
+}
+
+// Number is the device's, as mountinfo has it.
+func (kernelDevices) Number(device string) (major, minor uint32, err error) {
+	var st unix.Stat_t
+	if err := unix.Stat(device, &st); err != nil {
+		return 0, 0, fmt.Errorf("read number of %s: %w", device, err)
+	}
+	return unix.Major(st.Rdev), unix.Minor(st.Rdev), nil
 }
 
 // Read reads one block past the page cache.

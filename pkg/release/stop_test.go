@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -30,6 +31,7 @@ type world struct {
 	busy         int  // unmounts that answer EBUSY first
 	broken       string
 	devStays     bool
+	number       uint32 // of /dev/loop3
 	aborted      bool
 	readErr      error
 	order        []string
@@ -129,7 +131,9 @@ func (f fakeDevices) Find(context.Context, sought) ([]string, error) {
 	return nil, nil
 }
 
-func (f fakeDevices) Detach(context.Context, string) error {
+func (f fakeDevices) Number(string) (major, minor uint32, err error) { return 7, f.w.number, nil }
+
+func (f fakeDevices) Detach(context.Context, string, sought) error {
 	f.w.did("detach")
 	f.w.device = f.w.devStays
 	return nil
@@ -146,7 +150,7 @@ func (f fakeDevices) Abort(connection uint32) error {
 }
 
 func healthy() *world {
-	return &world{run: true, linkUp: true, mounted: true, device: true}
+	return &world{run: true, linkUp: true, mounted: true, device: true, number: 3}
 }
 
 func exampleRecord() Record {
@@ -447,5 +451,26 @@ func TestLeftovers(t *testing.T) {
 	*w = world{blind: true}
 	if left := w.host().leftovers(at); len(left) == 0 || left[0].Kind != LeftoverUnknown {
 		t.Errorf("what can't be read is taken for absent: %+v", left)
+	}
+}
+
+// TestCarries: a mount point that is mounted is not enough. Another device may lie there, or the device may have become
+// another image's.
+func TestCarries(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*world)
+		want   string
+	}{
+		"the volume":     {func(*world) {}, ""},
+		"nothing":        {func(w *world) { w.mounted = false }, "nothing is mounted at /m"},
+		"another device": {func(w *world) { w.number = 9 }, "at /m there is /dev/loop3 (7:3), and the volume is /dev/loop3 (7:9)"},
+		"another image":  {func(w *world) { w.device = false }, "/dev/loop3 at /m is not over the image of one any more"},
+	} {
+		w := healthy()
+		c.change(w)
+		err := w.host().carries(t.Context(), t.TempDir(), exampleRecord())
+		if (err == nil) != (c.want == "") || (err != nil && !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

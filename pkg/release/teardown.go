@@ -278,13 +278,14 @@ func (t *teardown) unmap(ctx context.Context) error {
 		return errors.New("the record does not say what was mapped")
 	}
 	err := until(ctx, t.o.Unmap, func() (bool, error) {
-		devices, err := t.devices.Find(ctx, t.want())
+		want := t.want()
+		devices, err := t.devices.Find(ctx, want)
 		if err != nil || len(devices) == 0 {
 			return err == nil, err
 		}
 		var errs []error
 		for _, device := range devices {
-			errs = append(errs, t.devices.Detach(ctx, device))
+			errs = append(errs, t.devices.Detach(ctx, device, want))
 		}
 		return false, errors.Join(errs...)
 	})

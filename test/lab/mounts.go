@@ -74,78 +74,74 @@ func mountsOf(pids []int) []mount {
 	return all
 }
 
-// loop is a loop device that has a backing file.
+// loop is an open loop device. While it is open its number can't become another's, in this lab or in one beside it: what
+// was found of it stays true until it is closed.
 type loop struct {
 	path  string // /dev/loopN
 	file  string // the backing file as its opener named it
+	fd    int
 	major uint32 // of the file system that the backing file is on
 	minor uint32
 	dead  bool // what is behind it answers with an error: its server is gone
-}
-
-// listLoops are the devices that say what is behind them.
-func listLoops() []loop {
-	return slices.DeleteFunc(allLoops(), func(l loop) bool { return l.dead })
-}
-
-// allLoops are those, and the dead ones.
-func allLoops() []loop {
-	files, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
-	var all []loop
-	for _, f := range files {
-		text, err := os.ReadFile(f)
-		if err != nil {
-			continue
-		}
-		l := loop{path: "/dev/" + filepath.Base(filepath.Dir(filepath.Dir(f))), file: strings.TrimSpace(string(text))}
-		if l.answers() {
-			all = append(all, l)
-		}
-	}
-	return all
 }
 
 // loopBound is how long a device may take to say what is behind it. Over another lab's frozen FUSE server it takes
 // until that goes on; one of a node that was cut answers at once, as its connection is aborted.
 const loopBound = 300 * time.Millisecond
 
-// answers asks the device, within the bound. False: not in time.
+// eachLoop shows the attached devices that answer, each while it is open.
+func eachLoop(look func(loop) error) error {
+	files, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	var errs []error
+	for _, f := range files {
+		path := "/dev/" + filepath.Base(filepath.Dir(filepath.Dir(f)))
+		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			continue // it goes away right now
+		}
+		text, err := os.ReadFile(f)
+		l := loop{path: path, file: strings.TrimSpace(string(text)), fd: fd}
+		if err == nil && l.answers() {
+			errs = append(errs, look(l))
+		}
+		_ = unix.Close(fd)
+	}
+	return errors.Join(errs...)
+}
+
+// answers asks the device, within the bound. False: not in time, or attached no more.
 func (l *loop) answers() bool {
-	asked := *l
-	answer := make(chan error, 1)
-	go func() { answer <- asked.stat() }()
+	type answer struct {
+		info *unix.LoopInfo64
+		err  error
+	}
+	fd, err := unix.FcntlInt(uintptr(l.fd), unix.F_DUPFD_CLOEXEC, 0) // of the question's own: it may outlast the bound
+	if err != nil {
+		return false
+	}
+	answered := make(chan answer, 1)
+	go func() {
+		info, err := unix.IoctlLoopGetStatus64(fd)
+		_ = unix.Close(fd)
+		answered <- answer{info, err}
+	}()
 	select {
-	case err := <-answer:
-		*l = asked
-		l.dead = err != nil
+	case a := <-answered:
+		if errors.Is(a.err, unix.ENXIO) {
+			return false
+		}
+		if l.dead = a.err != nil; !l.dead {
+			l.major, l.minor = unix.Major(a.info.Device), unix.Minor(a.info.Device)
+		}
 		return true
 	case <-time.After(loopBound):
 		return false
 	}
 }
 
-func (l *loop) stat() error {
-	fd, err := unix.Open(l.path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	info, err := unix.IoctlLoopGetStatus64(fd)
-	if err != nil {
-		return err
-	}
-	l.major, l.minor = unix.Major(info.Device), unix.Minor(info.Device)
-	return nil
-}
-
 // detach frees the device; one that is still open frees itself as its last opener closes it.
-func (l *loop) detach() error {
-	fd, err := unix.Open(l.path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("open loop device: %w", err)
-	}
-	defer unix.Close(fd)
-	if err := unix.IoctlSetInt(fd, unix.LOOP_CLR_FD, 0); err != nil && !errors.Is(err, unix.ENXIO) {
+func (l loop) detach() error {
+	if err := unix.IoctlSetInt(l.fd, unix.LOOP_CLR_FD, 0); err != nil && !errors.Is(err, unix.ENXIO) {
 		return fmt.Errorf("detach %s: %w", l.path, err)
 	}
 	return nil
@@ -179,54 +175,32 @@ func forgetLoops(before map[int]bool) {
 	}
 }
 
-// attachedLoops are the devices that have a backing file now. It asks none of them: see loopBound.
-func attachedLoops() map[string]bool {
-	files, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
-	found := map[string]bool{}
-	for _, f := range files {
-		found["/dev/"+filepath.Base(filepath.Dir(filepath.Dir(f)))] = true
-	}
-	return found
-}
-
-// releaseLoops detaches those of the devices that are over one of these file systems. The file system's number alone does
-// not say enough: once it went away the kernel gives its number to the next one, of another node or lab.
-func releaseLoops(devices map[string]bool, minors map[uint32]bool) error {
-	var errs []error
-	for _, l := range listLoops() {
-		if devices[l.path] && l.major == 0 && minors[l.minor] {
-			errs = append(errs, l.detach())
-		}
-	}
-	return errors.Join(errs...)
+// releaseLoops detaches the devices over these file systems, of which the last user is gone. The file system's number
+// alone does not say enough: the kernel gives it to the next one, of another node or lab, once it is free.
+func releaseLoops(minors map[uint32]bool) error {
+	return releaseUnserved(func(l loop) bool { return minors[l.minor] })
 }
 
 // releaseDeadLoops detaches the devices over a mapper's image whose FUSE mount is nowhere any more: its path has
 // shrunk to the file's own name, and no process's mount namespace has it. Its server is gone, it can only fail.
 // A mapper's device frees itself as its last opener goes; this is for what was left all the same.
 func releaseDeadLoops() error {
-	var ours []loop
-	for _, l := range allLoops() {
-		if l.file == "/image" && (l.dead || l.major == 0) {
-			ours = append(ours, l)
+	return releaseUnserved(func(l loop) bool { return l.file == "/image" })
+}
+
+// releaseUnserved detaches those that are chosen and whose server is gone.
+func releaseUnserved(choose func(loop) bool) error {
+	return eachLoop(func(l loop) error {
+		if !choose(l) || (!l.dead && (l.major != 0 || mountedAnywhere(l.minor))) {
+			return nil
 		}
-	}
-	if len(ours) == 0 {
-		return nil
-	}
-	alive := map[uint32]bool{}
-	for _, m := range mountsOf(allProcesses()) {
-		if m.major == 0 {
-			alive[m.minor] = true
-		}
-	}
-	var errs []error
-	for _, l := range ours {
-		if l.dead || !alive[l.minor] {
-			errs = append(errs, l.detach())
-		}
-	}
-	return errors.Join(errs...)
+		return l.detach()
+	})
+}
+
+// mountedAnywhere looks for the file system without a device in every process's mount namespace.
+func mountedAnywhere(minor uint32) bool {
+	return slices.ContainsFunc(mountsOf(allProcesses()), func(m mount) bool { return m.major == 0 && m.minor == minor })
 }
 
 func allProcesses() []int {

@@ -255,7 +255,6 @@ func (n *Node) cut() error {
 	group := n.group()
 	_ = os.WriteFile(filepath.Join(group, "cgroup.freeze"), []byte("1"), 0)
 	connections := fuseConnections(groupProcesses(group))
-	devices := attachedLoops() // before a file system of the node goes away
 	for minor := range connections {
 		_ = os.WriteFile(filepath.Join(fuseControl, fmt.Sprint(minor), "abort"), []byte("1"), 0)
 	}
@@ -267,7 +266,7 @@ func (n *Node) cut() error {
 	case <-time.After(cutBound):
 		return errors.Join(err, errors.New("the init is not gone"))
 	}
-	return errors.Join(err, n.lab.net.remove(n.Index), releaseLoops(devices, connections))
+	return errors.Join(err, n.lab.net.remove(n.Index), releaseLoops(connections))
 }
 
 // Reset is a power cut and a power-on at once.
