@@ -12,6 +12,8 @@ type Clock interface {
 	Now() time.Time
 	// Pause returns nil once d has passed, or why ctx ended first.
 	Pause(ctx context.Context, d time.Duration) error
+	// Within is ctx until d has passed, or the function that it returns is called.
+	Within(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc)
 }
 
 type key struct{}
@@ -40,4 +42,12 @@ func Pause(ctx context.Context, d time.Duration) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// WithTimeout is context.WithTimeout by the clock that ctx carries.
+func WithTimeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	if c, ok := ctx.Value(key{}).(Clock); ok {
+		return c.Within(ctx, d)
+	}
+	return context.WithTimeout(ctx, d)
 }

@@ -19,11 +19,21 @@ func (f *frozen) Pause(_ context.Context, d time.Duration) error {
 	return nil
 }
 
+func (f *frozen) Within(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	f.asked += d
+	return ctx, func() {}
+}
+
 func TestCarried(t *testing.T) {
 	f := &frozen{}
 	ctx := clock.With(t.Context(), f)
 	if err := clock.Pause(ctx, time.Hour); err != nil || f.asked != time.Hour {
 		t.Errorf("paused for %s: %v", f.asked, err)
+	}
+	if _, cancel := clock.WithTimeout(ctx, time.Hour); f.asked != 2*time.Hour {
+		t.Errorf("within %s", f.asked)
+	} else {
+		cancel()
 	}
 	if !clock.Now(ctx).Equal(time.Unix(7, 0)) {
 		t.Errorf("now %s", clock.Now(ctx))
@@ -36,7 +46,7 @@ func TestReal(t *testing.T) {
 		if err := clock.Pause(t.Context(), time.Minute); err != nil || time.Since(began) != time.Minute {
 			t.Errorf("paused for %s: %v", time.Since(began), err)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		ctx, cancel := clock.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if err := clock.Pause(ctx, time.Minute); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("a pause outlived its context: %v", err)

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/keepone-ha/keepone/pkg/clock"
 )
 
 // Agent is a resource agent: what it is called, what it takes, what it can do.
@@ -98,7 +100,7 @@ func (a *Agent) do(ctx context.Context, action Action, env Env) (Code, error) {
 	if action.Do == nil {
 		return Success, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, bound(action, env.Getenv))
+	ctx, cancel := clock.WithTimeout(ctx, bound(action, env.Getenv))
 	defer cancel()
 	return action.Do(ctx, newCall(action.Verb, env))
 }

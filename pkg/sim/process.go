@@ -135,6 +135,22 @@ func (s *span) Err() error {
 	return s.err
 }
 
+// ends is the earlier of t and the span's bounds.
+func (s *span) ends(t time.Duration) time.Duration {
+	for ; s != nil; s = s.parent {
+		if s.until > 0 {
+			t = min(t, s.until)
+		}
+	}
+	return t
+}
+
+// Deadline is in virtual time, as hand.Now is.
+func (s *span) Deadline() (time.Time, bool) {
+	until := s.ends(forever * 1000)
+	return time.Unix(0, 0).Add(until), until < forever*1000
+}
+
 // ctx is the span for the process, whose waits it ends.
 func (p *process) ctx(s *span) context.Context { return clock.With(s, hand{p, s}) }
 
@@ -146,13 +162,21 @@ type hand struct {
 
 func (h hand) Now() time.Time { return time.Unix(0, 0).Add(h.p.w.now) }
 
+// Within implements clock.Clock: a span of its own, that ends with h's.
+func (h hand) Within(_ context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	s := h.p.within(h.p.n.takes(d))
+	s.parent = h.s
+	return h.p.ctx(s), func() {
+		if s.err == nil {
+			s.err = context.Canceled
+		}
+	}
+}
+
 func (h hand) Pause(_ context.Context, d time.Duration) error {
 	until := h.p.w.now + h.p.n.takes(d)
 	for h.s.Err() == nil && h.p.w.now < until {
-		next := until
-		if h.s.until > 0 {
-			next = min(next, h.s.until)
-		}
+		next := h.s.ends(until)
 		h.p.await(next-h.p.w.now, func() bool { return h.s.Err() != nil })
 	}
 	return h.s.Err()

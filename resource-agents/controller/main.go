@@ -9,7 +9,8 @@ import (
 	"syscall"
 
 	"github.com/keepone-ha/keepone/pkg/ocf"
-	"github.com/keepone-ha/keepone/resource-agents/internal/node"
+	"github.com/keepone-ha/keepone/pkg/ocf/controller"
+	"github.com/keepone-ha/keepone/pkg/ocf/node"
 )
 
 func main() { os.Exit(execute()) }
@@ -17,5 +18,5 @@ func main() { os.Exit(execute()) }
 func execute() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	return int(newAgent(node.Open).Run(ctx, ocf.Process()))
+	return int(controller.New(node.Open).Run(ctx, ocf.Process()))
 }

@@ -1,18 +1,18 @@
-package main
+// Package rbd is what the resource agent ocf:keepone:rbd: a promotable clone in the place of ocf:linbit:drbd. Promoted
+// means that this node holds the grant and the storage's lock, and that the volume is a block device here.
+package rbd
 
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"time"
 
+	"github.com/keepone-ha/keepone/pkg/clock"
 	"github.com/keepone-ha/keepone/pkg/core"
 	"github.com/keepone-ha/keepone/pkg/ocf"
+	"github.com/keepone-ha/keepone/pkg/ocf/node"
 	"github.com/keepone-ha/keepone/pkg/op"
-	"github.com/keepone-ha/keepone/resource-agents/internal/node"
 )
 
 // part is what the agent remembers from start to stop: this node takes part.
@@ -37,7 +37,7 @@ const startWait = 5 * time.Second
 // would be tried again and then given up, for longer than what was wrong may last.
 func (a *agent) start(ctx context.Context, c ocf.Call) (ocf.Code, error) {
 	n := a.node()
-	short, cancel := context.WithTimeout(ctx, startWait)
+	short, cancel := clock.WithTimeout(ctx, startWait)
 	defer cancel()
 	p := part{Score: node.NoScore}
 	h, err := n.Ready(short, func(h op.Health) (bool, error) { return node.Able(h, a.name()) })
@@ -75,14 +75,15 @@ func (a *agent) stop(ctx context.Context, c ocf.Call) (ocf.Code, error) {
 // promote has keepone grant the volume to this node, lock and map it. Without a grant there is no promotion (I4), so
 // keeponed is asked even if the volume is mapped here.
 func (a *agent) promote(ctx context.Context, _ ocf.Call) (ocf.Code, error) {
-	if err := a.linkable(); err != nil {
+	n := a.node()
+	if err := n.Links.Free(a.linkPath()); err != nil {
 		return ocf.ErrInstalled, err
 	}
-	claimed, err := a.node().Claim(ctx, op.Claim{Service: a.name(), Stage: core.StagePromoted})
+	claimed, err := n.Claim(ctx, op.Claim{Service: a.name(), Stage: core.StagePromoted})
 	if err != nil {
 		return ocf.ErrGeneric, err
 	}
-	return ocf.Success, a.link(claimed.Device)
+	return ocf.Success, n.Links.Point(a.linkPath(), claimed.Device)
 }
 
 // demote lets go of the volume (I7).
@@ -94,7 +95,7 @@ func (a *agent) letGo(ctx context.Context, c ocf.Call, n node.Node) error {
 	if err := n.Stop(ctx, c, a.name()); err != nil {
 		return err
 	}
-	return a.unlink()
+	return a.unlink(n)
 }
 
 // monitor looks at the kernel and the records; the daemon adds what they can't show. It forks for a changed score
@@ -129,7 +130,7 @@ func (a *agent) well(ctx context.Context, n node.Node, seen node.Seen) (ocf.Code
 	if p, answered := n.Probe(ctx, a.name(), depthVolume); answered && !p.OK {
 		return ocf.FailedPromoted, ocf.Fail(ocf.FailedPromoted, "the volume of %s is broken: %s", a.name(), p.Why)
 	}
-	if err := a.link(seen.Device); err != nil {
+	if err := n.Links.Point(a.linkPath(), seen.Device); err != nil {
 		return ocf.FailedPromoted, ocf.Fail(ocf.FailedPromoted, "%v", err)
 	}
 	return ocf.RunningPromoted, nil
@@ -187,50 +188,10 @@ func (a *agent) linkPath() string {
 	return filepath.Join(string(a.runDir), "dev", string(a.service))
 }
 
-// linkable fails if something that promote did not make is where its link is to be.
-func (a *agent) linkable() error {
-	info, err := os.Lstat(a.linkPath())
-	if err == nil && info.Mode()&fs.ModeSymlink == 0 {
-		return ocf.Fail(ocf.ErrInstalled, "device %s is there and is no symbolic link: take it away, or name another", a.linkPath())
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return ocf.Fail(ocf.ErrInstalled, "look at device: %v", err)
-	}
-	return nil
-}
-
-// link points the device at the block device, as one: there is never a moment without it.
-func (a *agent) link(device string) error {
-	path := a.linkPath()
-	if to, err := os.Readlink(path); err == nil && to == device {
-		return nil
-	}
-	if err := a.linkable(); err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return fmt.Errorf("make device: %w", err)
-	}
-	fresh := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new")
-	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("make device: %w", err)
-	}
-	if err := os.Symlink(device, fresh); err != nil {
-		return fmt.Errorf("make device: %w", err)
-	}
-	if err := os.Rename(fresh, path); err != nil {
-		return fmt.Errorf("make device: %w", err)
-	}
-	return nil
-}
-
 // unlink removes the link, and nothing else that may be there.
-func (a *agent) unlink() error {
-	if a.linkable() != nil {
+func (a *agent) unlink(n node.Node) error {
+	if n.Links.Free(a.linkPath()) != nil {
 		return nil
 	}
-	if err := os.Remove(a.linkPath()); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove device: %w", err)
-	}
-	return nil
+	return n.Links.Remove(a.linkPath())
 }

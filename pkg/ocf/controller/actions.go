@@ -1,4 +1,5 @@
-package main
+// Package controller is what the resource agent ocf:keepone:controller: it ties keepone's election on a node to Pacemaker.
+package controller
 
 import (
 	"context"
@@ -8,10 +9,11 @@ import (
 	"slices"
 	"time"
 
+	"github.com/keepone-ha/keepone/pkg/clock"
 	"github.com/keepone-ha/keepone/pkg/core"
 	"github.com/keepone-ha/keepone/pkg/ocf"
+	"github.com/keepone-ha/keepone/pkg/ocf/node"
 	"github.com/keepone-ha/keepone/pkg/op"
-	"github.com/keepone-ha/keepone/resource-agents/internal/node"
 )
 
 // watch is what the agent remembers from start to stop.
@@ -34,7 +36,7 @@ const startWait = 10 * time.Second
 // not, the start fails, and a monitor has it publish once it is back.
 func (a *agent) start(ctx context.Context, _ ocf.Call) (ocf.Code, error) {
 	n := a.node()
-	short, cancel := context.WithTimeout(ctx, startWait)
+	short, cancel := clock.WithTimeout(ctx, startWait)
 	defer cancel()
 	h, err := n.Ready(short, nil)
 	if err != nil {
@@ -96,21 +98,22 @@ func (a *agent) monitor(ctx context.Context, c ocf.Call) (ocf.Code, error) {
 			return ocf.ErrGeneric, err
 		}
 	}
-	return a.judge(n, w, h)
+	return a.judge(ctx, n, w, h)
 }
 
 // judge is about a daemon that answers.
-func (a *agent) judge(n node.Node, w watch, h op.Health) (ocf.Code, error) {
+func (a *agent) judge(ctx context.Context, n node.Node, w watch, h op.Health) (ocf.Code, error) {
 	now := watch{Services: w.Services, Lost: w.Lost, Owed: w.Owed}
 	if list := services(h); len(list) > 0 {
 		now.Services = list
 	}
+	moment := clock.Now(ctx)
 	inTouch := h.Quorum && h.Leader != ""
 	switch {
 	case inTouch:
 		now.Lost = time.Time{}
 	case w.Lost.IsZero():
-		now.Lost = time.Now()
+		now.Lost = moment
 	}
 	if !now.equal(w) {
 		if err := n.Remember(memory, now); err != nil {
@@ -120,8 +123,8 @@ func (a *agent) judge(n node.Node, w watch, h op.Health) (ocf.Code, error) {
 	switch {
 	case inTouch && !h.Healthy:
 		return ocf.ErrGeneric, ocf.Fail(ocf.ErrGeneric, "keeponed is not well: %s", h.Why)
-	case !inTouch && time.Since(now.Lost) >= time.Duration(a.grace):
-		return ocf.ErrGeneric, ocf.Fail(ocf.ErrGeneric, "no leader with a quorum for %s: %s", time.Since(now.Lost).Round(time.Second), h.Why)
+	case !inTouch && moment.Sub(now.Lost) >= time.Duration(a.grace):
+		return ocf.ErrGeneric, ocf.Fail(ocf.ErrGeneric, "no leader with a quorum for %s: %s", moment.Sub(now.Lost).Round(time.Second), h.Why)
 	}
 	return ocf.Success, nil
 }

@@ -1,12 +1,14 @@
-package main
+// Package container is what the resource agent ocf:keepone:container: a service's container, alone or with its lock and mount. It starts
+// with a grant only, and stops with nothing but the kernel.
+package container
 
 import (
 	"context"
 
 	"github.com/keepone-ha/keepone/pkg/core"
 	"github.com/keepone-ha/keepone/pkg/ocf"
+	"github.com/keepone-ha/keepone/pkg/ocf/node"
 	"github.com/keepone-ha/keepone/pkg/op"
-	"github.com/keepone-ha/keepone/resource-agents/internal/node"
 )
 
 // The depths of a monitor above that of the kernel's word.

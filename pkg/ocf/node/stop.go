@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/keepone-ha/keepone/pkg/clock"
 	"github.com/keepone-ha/keepone/pkg/core"
 	"github.com/keepone-ha/keepone/pkg/ocf"
 	"github.com/keepone-ha/keepone/pkg/op"
@@ -62,7 +63,7 @@ const containBound = 10 * time.Second
 func options(ctx context.Context, c ocf.Call, r release.Record, rest time.Duration) release.Options {
 	graceful := r.StopLimit
 	if deadline, bounded := ctx.Deadline(); bounded {
-		left := time.Until(deadline)
+		left := deadline.Sub(clock.Now(ctx))
 		graceful = max(0, min(graceful, max(left-rest, left/3)))
 	}
 	return release.Options{Reason: "its resource agent was asked to " + string(c.Verb), Graceful: graceful}
@@ -73,7 +74,7 @@ const wakeLimit = time.Second
 
 // Wake tells the daemon that something of the service changed here. It is of no consequence whether it hears that.
 func (n Node) Wake(ctx context.Context, service core.ServiceName) {
-	ctx, cancel := context.WithTimeout(ctx, wakeLimit)
+	ctx, cancel := clock.WithTimeout(ctx, wakeLimit)
 	defer cancel()
 	_ = n.Daemon.Call(ctx, op.MethodWake, op.Wake{Service: service}, nil, nil)
 }

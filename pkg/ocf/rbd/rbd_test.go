@@ -1,4 +1,4 @@
-package main
+package rbd
 
 import (
 	"context"
@@ -13,14 +13,14 @@ import (
 	"github.com/keepone-ha/keepone/pkg/api"
 	"github.com/keepone-ha/keepone/pkg/core"
 	"github.com/keepone-ha/keepone/pkg/ocf"
+	"github.com/keepone-ha/keepone/pkg/ocf/node/nodetest"
 	"github.com/keepone-ha/keepone/pkg/op"
 	"github.com/keepone-ha/keepone/pkg/release"
-	"github.com/keepone-ha/keepone/resource-agents/internal/node/nodetest"
 )
 
 func TestMetadata(t *testing.T) {
 	w := nodetest.New(t)
-	o := w.Run(t.Context(), newAgent, ocf.MetaData, "OCF_RESKEY_service=")
+	o := w.Run(t.Context(), New, ocf.MetaData, "OCF_RESKEY_service=")
 	if o.Code != ocf.Success {
 		t.Fatal(o)
 	}
@@ -31,7 +31,7 @@ func TestMetadata(t *testing.T) {
 // expect runs a verb and compares its exit code, a part of its reason, and what it did.
 func expect(t *testing.T, w *nodetest.World, verb ocf.Verb, code ocf.Code, reason, did string, env ...string) {
 	t.Helper()
-	o := w.Run(t.Context(), newAgent, verb, env...)
+	o := w.Run(t.Context(), New, verb, env...)
 	if o.Code != code || !strings.Contains(o.Reason, reason) || (reason == "") != (o.Reason == "") {
 		t.Errorf("%s: %v %q, want %v %q", verb, o.Code, o.Reason, code, reason)
 	}
@@ -126,7 +126,7 @@ func TestMonitorSaysWhatIsWrong(t *testing.T) {
 func TestScoreFollows(t *testing.T) {
 	w := nodetest.New(t)
 	maps(t, w)
-	w.Run(t.Context(), newAgent, ocf.Start)
+	w.Run(t.Context(), New, ocf.Start)
 	w.Did()
 	able := func(a op.Able) { w.Health.Services["one"] = a }
 	expect(t, w, ocf.Monitor, ocf.Success, "", "set master-vol=100", "OCF_RESKEY_CRM_meta_interval=0")
@@ -231,7 +231,7 @@ func TestPromoteWaits(t *testing.T) {
 				if tt.change != nil {
 					tt.change(w)
 				}
-				o := w.Run(t.Context(), newAgent, ocf.Promote)
+				o := w.Run(t.Context(), New, ocf.Promote)
 				if o.Code != tt.code || !strings.Contains(o.Reason, tt.reason) {
 					t.Errorf("%v %q", o.Code, o.Reason)
 				}
@@ -251,7 +251,7 @@ func TestPromoteSaysWhatItWaitedFor(t *testing.T) {
 			hungUp = true
 			return op.Claimed{}, ctx.Err()
 		}
-		o := w.Run(t.Context(), newAgent, ocf.Promote)
+		o := w.Run(t.Context(), New, ocf.Promote)
 		if o.Code != ocf.ErrGeneric || !strings.Contains(o.Reason, "waiting for the fence of b") || !hungUp {
 			t.Errorf("%v %q, hung up %t", o.Code, o.Reason, hungUp)
 		}
@@ -266,7 +266,7 @@ func TestStopIsHonest(t *testing.T) {
 	expect(t, w, ocf.Demote, ocf.ErrGeneric, "pid 7 in state D", "stop")
 	expect(t, w, ocf.Stop, ocf.ErrGeneric, "may still run here", "stop")
 	w.Result = release.Result{Contained: true, Reasons: []string{"sync: EIO"}}
-	o := w.Run(t.Context(), newAgent, ocf.Demote)
+	o := w.Run(t.Context(), New, ocf.Demote)
 	if o.Code != ocf.Success || !strings.Contains(o.Log, "next holder cuts it off (sync: EIO)") {
 		t.Errorf("%+v", o)
 	}

@@ -23,10 +23,16 @@ type Node struct {
 	Kernel     Kernel
 	Daemon     Daemon
 	Attributes Attributes
+	Memory     Memory
+	Links      Links
 }
 
 // Kernel is pkg/release; a test puts a fake in its place.
 type Kernel interface {
+	// Record is what was activated here in this life; fs.ErrNotExist: nothing was.
+	Record(runDir string, service core.ServiceName) (release.Record, error)
+	// Device is the block device that the mapper noted, if the record does not know one; empty: not known.
+	Device(runDir string, service core.ServiceName) string
 	Running(runDir string, r release.Record) (release.Facts, error)
 	Stop(ctx context.Context, runDir string, r release.Record, o release.Options) release.Result
 	StopContainer(ctx context.Context, runDir string, r release.Record, o release.Options) release.Result
@@ -42,7 +48,7 @@ func Open(runDir, daemonSocket string) Node {
 	if daemonSocket == "" {
 		daemonSocket = filepath.Join(runDir, "keeponed.sock")
 	}
-	return Node{RunDir: runDir, Kernel: kernel{}, Daemon: Socket(daemonSocket), Attributes: updater{}}
+	return Node{RunDir: runDir, Kernel: kernel{}, Daemon: Socket(daemonSocket), Attributes: updater{}, Memory: files(runDir), Links: symlinks{}}
 }
 
 // Socket is the path of a daemon's socket.
@@ -54,6 +60,18 @@ func (s Socket) Call(ctx context.Context, method string, req any, onLine func(js
 }
 
 type kernel struct{}
+
+func (kernel) Record(runDir string, service core.ServiceName) (release.Record, error) {
+	return release.Load(runDir, service)
+}
+
+func (kernel) Device(runDir string, service core.ServiceName) string {
+	m, err := release.LoadMapper(runDir, service)
+	if err != nil {
+		return ""
+	}
+	return m.Device
+}
 
 func (kernel) Running(runDir string, r release.Record) (release.Facts, error) {
 	return release.Running(runDir, r)
@@ -85,15 +103,15 @@ func (n Node) Look(service core.ServiceName) (Seen, error) {
 		return Seen{}, unsure(service, err)
 	}
 	s := Seen{Record: r, Facts: facts, Device: r.Storage.Device}
-	if m, err := release.LoadMapper(n.RunDir, service); err == nil && s.Device == "" {
-		s.Device = m.Device
+	if s.Device == "" {
+		s.Device = n.Kernel.Device(n.RunDir, service)
 	}
 	return s, nil
 }
 
 // record reads what was activated here in this life, if anything was.
 func (n Node) record(service core.ServiceName) (r release.Record, known bool, err error) {
-	r, err = release.Load(n.RunDir, service)
+	r, err = n.Kernel.Record(n.RunDir, service)
 	if errors.Is(err, fs.ErrNotExist) {
 		return r, false, nil
 	}

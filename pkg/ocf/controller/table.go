@@ -1,11 +1,11 @@
-package main
+package controller
 
 import (
 	"time"
 
 	"github.com/keepone-ha/keepone/pkg/ocf"
+	"github.com/keepone-ha/keepone/pkg/ocf/node"
 	"github.com/keepone-ha/keepone/pkg/version"
-	"github.com/keepone-ha/keepone/resource-agents/internal/node"
 )
 
 const long = `
@@ -31,8 +31,8 @@ type agent struct {
 	open   func(runDir, socket string) node.Node
 }
 
-// newAgent makes the one table of parameters and actions.
-func newAgent(open func(runDir, socket string) node.Node) *ocf.Agent {
+// New makes the agent: the one table of parameters and actions.
+func New(open func(runDir, socket string) node.Node) *ocf.Agent {
 	a := &agent{open: open}
 	return &ocf.Agent{
 		Name: "controller", Version: version.Version, Short: "keepone's election on a node", Long: long,

@@ -1,4 +1,4 @@
-package main
+package controller
 
 import (
 	"errors"
@@ -9,13 +9,13 @@ import (
 
 	"github.com/keepone-ha/keepone/pkg/core"
 	"github.com/keepone-ha/keepone/pkg/ocf"
+	"github.com/keepone-ha/keepone/pkg/ocf/node/nodetest"
 	"github.com/keepone-ha/keepone/pkg/op"
 	"github.com/keepone-ha/keepone/pkg/release"
-	"github.com/keepone-ha/keepone/resource-agents/internal/node/nodetest"
 )
 
 func TestMetadata(t *testing.T) {
-	o := nodetest.New(t).Run(t.Context(), newAgent, ocf.MetaData)
+	o := nodetest.New(t).Run(t.Context(), New, ocf.MetaData)
 	if o.Code != ocf.Success {
 		t.Fatal(o)
 	}
@@ -26,7 +26,7 @@ func TestMetadata(t *testing.T) {
 // expect runs a verb and compares its exit code, a part of its reason, and what it did.
 func expect(t *testing.T, w *nodetest.World, verb ocf.Verb, code ocf.Code, reason, did string, env ...string) {
 	t.Helper()
-	o := w.Run(t.Context(), newAgent, verb, env...)
+	o := w.Run(t.Context(), New, verb, env...)
 	if o.Code != code || !strings.Contains(o.Reason, reason) || (reason == "") != (o.Reason == "") {
 		t.Errorf("%s: %v %q, want %v %q", verb, o.Code, o.Reason, code, reason)
 	}

@@ -1,4 +1,4 @@
-package main
+package container
 
 import (
 	"context"
@@ -9,13 +9,13 @@ import (
 
 	"github.com/keepone-ha/keepone/pkg/api"
 	"github.com/keepone-ha/keepone/pkg/ocf"
+	"github.com/keepone-ha/keepone/pkg/ocf/node/nodetest"
 	"github.com/keepone-ha/keepone/pkg/op"
 	"github.com/keepone-ha/keepone/pkg/release"
-	"github.com/keepone-ha/keepone/resource-agents/internal/node/nodetest"
 )
 
 func TestMetadata(t *testing.T) {
-	o := nodetest.New(t).Run(t.Context(), newAgent, ocf.MetaData, "OCF_RESKEY_service=")
+	o := nodetest.New(t).Run(t.Context(), New, ocf.MetaData, "OCF_RESKEY_service=")
 	if o.Code != ocf.Success {
 		t.Fatal(o)
 	}
@@ -26,7 +26,7 @@ func TestMetadata(t *testing.T) {
 // expect runs a verb and compares its exit code, a part of its reason, and what it did.
 func expect(t *testing.T, w *nodetest.World, verb ocf.Verb, code ocf.Code, reason, did string, env ...string) {
 	t.Helper()
-	o := w.Run(t.Context(), newAgent, verb, env...)
+	o := w.Run(t.Context(), New, verb, env...)
 	if o.Code != code || !strings.Contains(o.Reason, reason) || (reason == "") != (o.Reason == "") {
 		t.Errorf("%s: %v %q, want %v %q", verb, o.Code, o.Reason, code, reason)
 	}
@@ -133,12 +133,12 @@ func TestStopIsHonest(t *testing.T) {
 		w.Away = true
 		w.Activate(t)
 		w.Result = release.Result{Reasons: []string{"contain: pid 7 in state D"}}
-		o := w.Run(t.Context(), newAgent, ocf.Stop, "OCF_RESKEY_mode="+mode)
+		o := w.Run(t.Context(), New, ocf.Stop, "OCF_RESKEY_mode="+mode)
 		if o.Code != ocf.ErrGeneric || !strings.Contains(o.Reason, "pid 7 in state D") {
 			t.Errorf("%s: %+v", mode, o)
 		}
 		w.Result = release.Result{Contained: true, Reasons: []string{"sync: EIO"}}
-		o = w.Run(t.Context(), newAgent, ocf.Stop, "OCF_RESKEY_mode="+mode)
+		o = w.Run(t.Context(), New, ocf.Stop, "OCF_RESKEY_mode="+mode)
 		if o.Code != ocf.Success || !strings.Contains(o.Log, "EIO") {
 			t.Errorf("%s: %+v", mode, o)
 		}
@@ -162,7 +162,7 @@ func TestGraceFitsTheTimeout(t *testing.T) {
 			if err := r.Save(w.RunDir); err != nil {
 				t.Fatal(err)
 			}
-			w.Run(t.Context(), newAgent, ocf.Stop, "OCF_RESKEY_CRM_meta_timeout="+tt.timeout, "OCF_RESKEY_mode="+tt.mode)
+			w.Run(t.Context(), New, ocf.Stop, "OCF_RESKEY_CRM_meta_timeout="+tt.timeout, "OCF_RESKEY_mode="+tt.mode)
 			if got := strings.Join(w.Graceful, " "); got != tt.want {
 				t.Errorf("%s of %s ms: %s, want %s", tt.mode, tt.timeout, got, tt.want)
 			}
@@ -180,7 +180,7 @@ func TestStartWaits(t *testing.T) {
 			send(op.Progress{Text: "fsck"})
 			return op.Claimed{}, &api.Error{Code: api.CodeUnknown, Message: "keeponed went away"}
 		}
-		o := w.Run(t.Context(), newAgent, ocf.Start)
+		o := w.Run(t.Context(), New, ocf.Start)
 		if o.Code != ocf.ErrGeneric || !strings.Contains(o.Reason, "keeponed went away") || asked < 10 {
 			t.Errorf("%v %q, asked %d times", o.Code, o.Reason, asked)
 		}

@@ -20,9 +20,9 @@ import (
 	"github.com/keepone-ha/keepone/pkg/api"
 	"github.com/keepone-ha/keepone/pkg/core"
 	"github.com/keepone-ha/keepone/pkg/ocf"
+	"github.com/keepone-ha/keepone/pkg/ocf/node"
 	"github.com/keepone-ha/keepone/pkg/op"
 	"github.com/keepone-ha/keepone/pkg/release"
-	"github.com/keepone-ha/keepone/resource-agents/internal/node"
 )
 
 // World is the node. Its fields are set between actions.
@@ -139,7 +139,8 @@ func (w *World) Run(ctx context.Context, agent func(open func(runDir, socket str
 }
 
 func (w *World) open(runDir, _ string) node.Node {
-	n := node.Node{RunDir: runDir, Kernel: kernel{w}, Daemon: daemon{w}, Attributes: attributes{w}}
+	n := node.Open(runDir, "")
+	n.Kernel, n.Daemon, n.Attributes = kernel{w}, daemon{w}, attributes{w}
 	if w.real != nil {
 		n.Daemon = node.Socket(w.socket())
 	}
@@ -147,6 +148,12 @@ func (w *World) open(runDir, _ string) node.Node {
 }
 
 type kernel struct{ w *World }
+
+func (kernel) Record(runDir string, service core.ServiceName) (release.Record, error) {
+	return release.Load(runDir, service)
+}
+
+func (kernel) Device(string, core.ServiceName) string { return "" }
 
 func (k kernel) Running(string, release.Record) (release.Facts, error) { return k.w.Facts, k.w.Blind }
 

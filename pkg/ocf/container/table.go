@@ -1,11 +1,11 @@
-package main
+package container
 
 import (
 	"time"
 
 	"github.com/keepone-ha/keepone/pkg/ocf"
+	"github.com/keepone-ha/keepone/pkg/ocf/node"
 	"github.com/keepone-ha/keepone/pkg/version"
-	"github.com/keepone-ha/keepone/resource-agents/internal/node"
 )
 
 const long = `
@@ -45,8 +45,8 @@ type agent struct {
 	open    func(runDir, socket string) node.Node
 }
 
-// newAgent makes the one table of parameters and actions.
-func newAgent(open func(runDir, socket string) node.Node) *ocf.Agent {
+// New makes the agent: the one table of parameters and actions.
+func New(open func(runDir, socket string) node.Node) *ocf.Agent {
 	a := &agent{open: open, mode: ocf.Choice{Of: []string{modeWhole, modeContainer}}}
 	return &ocf.Agent{
 		Name: "container", Version: version.Version, Short: "Container of a keepone service", Long: long,

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/keepone-ha/keepone/pkg/api"
+	"github.com/keepone-ha/keepone/pkg/clock"
 	"github.com/keepone-ha/keepone/pkg/core"
 	"github.com/keepone-ha/keepone/pkg/ocf"
 	"github.com/keepone-ha/keepone/pkg/op"
@@ -22,12 +23,7 @@ const (
 // pause waits before the next attempt; false: ctx has ended.
 func pause(ctx context.Context, d *time.Duration) bool {
 	*d = min(max(2**d, firstPause), mostPause)
-	select {
-	case <-time.After(*d):
-		return ctx.Err() == nil
-	case <-ctx.Done():
-		return false
-	}
+	return clock.Pause(ctx, *d) == nil && ctx.Err() == nil
 }
 
 // askLimit is for one question among several: a daemon asks its leader within 1.5 s.
@@ -35,7 +31,7 @@ const askLimit = 3 * time.Second
 
 // Health asks the daemon how it is, within a bound of its own.
 func (n Node) Health(ctx context.Context) (op.Health, error) {
-	ctx, cancel := context.WithTimeout(ctx, askLimit)
+	ctx, cancel := clock.WithTimeout(ctx, askLimit)
 	defer cancel()
 	var h op.Health
 	return h, noAccess(n.Daemon.Call(ctx, op.MethodHealth, struct{}{}, nil, &h))
@@ -43,7 +39,7 @@ func (n Node) Health(ctx context.Context) (op.Health, error) {
 
 // Awake asks the daemon how it is, and asks one that is away again for as long as a restart may take.
 func (n Node) Awake(ctx context.Context, patience time.Duration) (op.Health, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := clock.WithTimeout(ctx, patience)
 	defer cancel()
 	for d := time.Duration(0); ; {
 		h, err := n.Health(ctx)
@@ -73,7 +69,7 @@ func (n Node) Probe(ctx context.Context, service core.ServiceName, depth int) (p
 
 // Publish has the daemon set node attributes, within a bound of its own.
 func (n Node) Publish(ctx context.Context, p op.Publish) error {
-	ctx, cancel := context.WithTimeout(ctx, askLimit)
+	ctx, cancel := clock.WithTimeout(ctx, askLimit)
 	defer cancel()
 	return n.Daemon.Call(ctx, op.MethodPublish, p, nil, nil)
 }

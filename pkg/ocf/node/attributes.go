@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/keepone-ha/keepone/pkg/clock"
 	"github.com/keepone-ha/keepone/pkg/core"
 )
 
@@ -42,7 +43,7 @@ func (u updater) Delete(ctx context.Context, name string) error {
 
 func (updater) run(ctx context.Context, args ...string) error {
 	const program = "attrd_updater"
-	ctx, cancel := context.WithTimeout(ctx, updateLimit)
+	ctx, cancel := clock.WithTimeout(ctx, updateLimit)
 	defer cancel()
 	path, err := exec.LookPath(program)
 	if errors.Is(err, exec.ErrNotFound) {
