@@ -16,6 +16,7 @@ import (
 	"github.com/keepone-ha/keepone/pkg/core"
 	"github.com/keepone-ha/keepone/pkg/drive/ipmi"
 	"github.com/keepone-ha/keepone/pkg/fence"
+	"github.com/keepone-ha/keepone/pkg/fence/relay"
 	"github.com/keepone-ha/keepone/pkg/op"
 	"github.com/keepone-ha/keepone/pkg/pki"
 	"github.com/keepone-ha/keepone/pkg/version"
@@ -169,7 +170,7 @@ func (a *agent) switchOn(ctx context.Context) error {
 // before it is.
 func (a *agent) powerOn(ctx context.Context, later bool) error {
 	err := a.callDaemon(ctx, op.MethodPower, op.Power{Node: a.Plug, On: true, Later: later}, nil)
-	if !noAnswer(err) {
+	if !relay.NoAnswer(err) {
 		return err
 	}
 	a.say("%v; asking the BMC", err)
@@ -197,7 +198,7 @@ func (a *agent) power(ctx context.Context, name core.NodeName) (on bool, err err
 	defer stop()
 	var powered op.Powered
 	err = a.callDaemon(daemon, op.MethodPower, op.Power{Node: name}, &powered)
-	if !noAnswer(err) {
+	if !relay.NoAnswer(err) {
 		return powered.On, err
 	}
 	a.say("%v; asking the BMC", err)
@@ -247,7 +248,7 @@ func (a *agent) nodes(ctx context.Context) ([]core.NodeName, error) {
 	} // of op.Look: the rest is of no use here
 	err := a.callDaemon(ctx, op.MethodLook, nil, &look)
 	specs := look.State.Spec.Nodes
-	if noAnswer(err) {
+	if relay.NoAnswer(err) {
 		settings, cached := fence.LoadSettings(a.file.DataDir)
 		if cached != nil {
 			return nil, fmt.Errorf("%w; and %w", err, cached)
@@ -273,19 +274,6 @@ func (a *agent) callDaemon(ctx context.Context, method string, req, resp any) er
 			a.say("%s", p.Text)
 		}
 	}, resp)
-}
-
-// noAnswer reports whether a daemon is not there, has no leader, or went silent: another one may do better.
-func noAnswer(err error) bool {
-	if err == nil {
-		return false
-	}
-	var unreachable *api.UnreachableError
-	if errors.Is(err, api.ErrNoDaemon) || errors.Is(err, errDeaf) || errors.As(err, &unreachable) {
-		return true
-	}
-	code := api.CodeOf(err)
-	return code == api.CodeNoQuorum || code == api.CodeNotLeader || code == api.CodeUnknown
 }
 
 // withBMC opens a node's BMC by the settings that the daemon left.

@@ -24,6 +24,7 @@ import (
 	"github.com/keepone-ha/keepone/pkg/core"
 	"github.com/keepone-ha/keepone/pkg/drive/ipmi"
 	"github.com/keepone-ha/keepone/pkg/fence"
+	"github.com/keepone-ha/keepone/pkg/fence/relay"
 	"github.com/keepone-ha/keepone/pkg/op"
 	"github.com/keepone-ha/keepone/pkg/pki"
 )
@@ -288,7 +289,7 @@ func TestAloneWaits(t *testing.T) {
 		if code, _, stderr := r.call(t, "action=off plug=n2 alone_delay=7"); code != 0 {
 			t.Fatal(stderr)
 		}
-		if took, least := time.Since(began), 2*elections*400*time.Millisecond+7*time.Second; took < least {
+		if took, least := time.Since(began), 2*relay.Elections*400*time.Millisecond+7*time.Second; took < least {
 			t.Errorf("took %s, want %s and more", took, least)
 		}
 		if r.asked != 2 {
@@ -387,10 +388,10 @@ func TestDeafDaemon(t *testing.T) {
 	}
 	defer l.Close()
 	a := &agent{options: told(func(o *options) { o.Plug, o.ShellTimeout = "n2", 10*time.Millisecond }), file: r.file, out: &bytes.Buffer{}, err: &bytes.Buffer{}}
-	if _, err := a.askDaemon(t.Context()); !errors.Is(err, errDeaf) || !noAnswer(err) {
+	if _, err := a.askDaemon(t.Context()); !errors.Is(err, relay.ErrDeaf) || !relay.NoAnswer(err) {
 		t.Error(err)
 	}
-	if _, led, err := a.ask(t.Context(), nil); led || !errors.Is(err, errNoLeader) {
+	if _, led, err := a.ask(t.Context(), nil); led || !errors.Is(err, relay.ErrNoLeader) {
 		t.Errorf("led %t, %v", led, err)
 	}
 }

@@ -14,26 +14,12 @@ import (
 	"github.com/keepone-ha/keepone/pkg/api"
 	"github.com/keepone-ha/keepone/pkg/core"
 	"github.com/keepone-ha/keepone/pkg/fence"
+	"github.com/keepone-ha/keepone/pkg/fence/relay"
 	"github.com/keepone-ha/keepone/pkg/op"
 	"github.com/keepone-ha/keepone/pkg/pki"
 )
 
-const (
-	// elections: an election takes one to two timeouts to be noticed and one to two to be won, and one split vote more; five
-	// make a bound.
-	elections = 5
-	// askAgain is between two rounds in which no leader was found.
-	askAgain = 200 * time.Millisecond
-)
-
-var (
-	errNoLeader   = errors.New("no keepone leader was found through any node")
-	errWrongScope = errors.New("the answer proves nothing")
-	errDeaf       = errors.New("keeponed on this node does not answer within shell_timeout")
-)
-
-// off has the node fenced: by the daemon of this node, by another's, and alone only if none knows a leader for two election
-// bounds. A request that is lost is asked again: the cluster has one order, however often.
+// off has the node fenced, see relay.Relay.
 func (a *agent) off(ctx context.Context) (op.Fenced, error) {
 	peers, err := a.openPeers()
 	if err != nil {
@@ -42,31 +28,20 @@ func (a *agent) off(ctx context.Context) (op.Fenced, error) {
 		defer peers.close()
 	}
 	settings, noSettings := fence.LoadSettings(a.file.DataDir)
-	patience := 2 * elections * settings.Timing.RaftElection
-	last := time.Now() // since when no leader is known
-	for {
-		fenced, led, err := a.ask(ctx, peers)
-		switch {
-		case !noAnswer(err):
-			return fenced, err
-		case ctx.Err() != nil:
-			return op.Fenced{}, fmt.Errorf("%s is not proven off within power_timeout (%s): %w", a.Plug, a.PowerTimeout, err)
-		case led:
-			last = time.Now()
-		case noSettings != nil:
-			return op.Fenced{}, fmt.Errorf("%w; and alone nothing can be done: %w", err, noSettings)
-		case time.Since(last) >= patience:
-			return a.alone(ctx, peers, settings)
-		}
-		_ = sleep(ctx, askAgain) // the next round sees that ctx has ended
-	}
+	return relay.Relay{
+		Target: a.Plug, Self: a.file.Name, Election: settings.Timing.RaftElection, NoSettings: noSettings,
+		AloneDelay: a.AloneDelay, ShellTimeout: a.ShellTimeout, PowerTimeout: a.PowerTimeout,
+		Ask:     func(ctx context.Context) (op.Fenced, bool, error) { return a.ask(ctx, peers) },
+		Quorate: a.quorate, Say: a.say,
+		Shoot: func(ctx context.Context) (op.Fenced, error) { return a.shoot(ctx, settings) },
+	}.Off(ctx)
 }
 
 // ask tries this node's daemon, then those of the others that follow a leader. led reports whether any knew one.
 func (a *agent) ask(ctx context.Context, peers *peers) (fenced op.Fenced, led bool, err error) {
 	fenced, err = a.askDaemon(ctx)
-	if !noAnswer(err) {
-		return checked(fenced, err)
+	if !relay.NoAnswer(err) {
+		return relay.Checked(fenced, err)
 	}
 	a.say("%v", err)
 	led = api.CodeOf(err) == api.CodeUnknown // it had begun: a leader may have taken the order
@@ -74,24 +49,15 @@ func (a *agent) ask(ctx context.Context, peers *peers) (fenced op.Fenced, led bo
 		led = true
 		a.say("asking through %s", name)
 		answer := op.Fenced{}
-		if err = peers.node.Call(ctx, name, op.MethodFence, a.request(), &answer); !noAnswer(err) {
-			return checked(answer, err)
+		if err = peers.node.Call(ctx, name, op.MethodFence, a.request(), &answer); !relay.NoAnswer(err) {
+			return relay.Checked(answer, err)
 		}
 		a.say("%v", err)
 	}
 	if !led {
-		err = fmt.Errorf("%w (%w)", errNoLeader, err)
+		err = fmt.Errorf("%w (%w)", relay.ErrNoLeader, err)
 	}
 	return op.Fenced{}, led, err
-}
-
-// checked takes no answer for a proof that names none. Whether client scope is enough the daemon has decided: otherwise it
-// answers with an error.
-func checked(fenced op.Fenced, err error) (op.Fenced, bool, error) {
-	if err == nil && fenced.Scope != core.ScopeNode && fenced.Scope != core.ScopeClient {
-		err = fmt.Errorf("%w: the answer names scope %q", errWrongScope, fenced.Scope)
-	}
-	return fenced, true, err
 }
 
 func (a *agent) request() op.Fence { return op.Fence{Node: a.Plug, By: "fence_keepone"} }
@@ -101,7 +67,7 @@ func (a *agent) request() op.Fence { return op.Fence{Node: a.Plug, By: "fence_ke
 func (a *agent) askDaemon(ctx context.Context) (op.Fenced, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	deaf := time.AfterFunc(a.ShellTimeout, func() { cancel(errDeaf) })
+	deaf := time.AfterFunc(a.ShellTimeout, func() { cancel(relay.ErrDeaf) })
 	defer deaf.Stop()
 	var fenced op.Fenced
 	err := api.CallLocal(ctx, a.socket(), op.MethodFence, a.request(), func(line json.RawMessage) {
@@ -111,8 +77,8 @@ func (a *agent) askDaemon(ctx context.Context) (op.Fenced, error) {
 			a.say("%s", p.Text)
 		}
 	}, &fenced)
-	if err != nil && errors.Is(context.Cause(ctx), errDeaf) {
-		err = errDeaf
+	if err != nil && errors.Is(context.Cause(ctx), relay.ErrDeaf) {
+		err = relay.ErrDeaf
 	}
 	return fenced, err
 }

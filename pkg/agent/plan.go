@@ -37,21 +37,32 @@ type Step uint8
 
 // The steps.
 const (
-	Rest     Step = iota // nothing to do until something changes
-	Activate             // from nothing
-	Adopt                // it runs as it should: watch it
-	Restart              // volume stays, the container starts anew
-	Lost                 // the container ended: say so
-	Clean                // take down what is here
-	Vacant               // nothing is here: say vacated
-	Mapped               // as far as it is wanted: say promoted
+	Rest      Step = iota // nothing to do until something changes
+	Activate              // from nothing
+	Adopt                 // it runs as it should: watch it
+	Restart               // volume stays, the container starts anew
+	Lost                  // the container ended: say so
+	Clean                 // take down what is here
+	Vacant                // nothing is here: say vacated
+	Mapped                // as far as it is wanted: say promoted
+	Unclaimed             // from nothing, and no cluster manager waits for it: give the grant back
 )
 
-// Judge says what this node does next for a service, and under which grant; no grant: none is ours. It is pure: the
-// whole of the agent's judgement.
-func Judge(s core.State, self core.NodeName, instance core.Instance, name core.ServiceName, here Here) (Step, core.Grant) {
+// Judge says what this node does next for a service, and under which grant; no grant: none is ours. Claimed is whether a
+// cluster manager waits for it here. It is pure: the whole of the agent's judgement.
+func Judge(s core.State, self core.NodeName, instance core.Instance, name core.ServiceName, here Here, claimed bool) (Step, core.Grant) {
 	d, g := want(s, self, instance, name)
-	return next(d, g, here), g
+	step := next(d, g, here)
+	if claimed || s.Spec.Manager != core.ManagerPacemaker {
+		return step, g
+	}
+	switch { // what nobody waits for is not started (I4)
+	case step == Activate:
+		step = Unclaimed
+	case step == Restart && g.Staged:
+		step = Mapped
+	}
+	return step, g
 }
 
 // next says what to do.

@@ -103,23 +103,19 @@ func (r *runner) run(ctx context.Context) {
 
 // step does what State and the facts ask for, and says how long to rest if nothing changes.
 func (r *runner) step(ctx context.Context, state core.State) time.Duration {
-	d, grant := want(state, r.cfg.Self, r.cfg.Instance, r.name)
 	here, err := r.cfg.Node.Here(r.name)
 	if err != nil {
 		r.log.Error("can't tell what of the service is here; looking again", "err", err)
 		return lookAgain // what can't be read is not absent
 	}
-	switch next(d, grant, here) {
+	step, grant := Judge(state, r.cfg.Self, r.cfg.Instance, r.name, here, r.claimed(state))
+	switch step {
 	case Activate:
-		if !r.claimed(state) {
-			r.report(ctx, core.Vacated{Service: r.name, Epoch: grant.Epoch, Instance: grant.Instance})
-			return retryShort
-		}
 		return r.activate(ctx, state, grant, false)
+	case Unclaimed:
+		r.report(ctx, core.Vacated{Service: r.name, Epoch: grant.Epoch, Instance: grant.Instance})
+		return retryShort
 	case Restart:
-		if grant.Staged && !r.claimed(state) {
-			return r.promoted(ctx, grant, here)
-		}
 		return r.restart(ctx, state, grant, here)
 	case Mapped:
 		return r.promoted(ctx, grant, here)
@@ -134,10 +130,11 @@ func (r *runner) step(ctx context.Context, state core.State) time.Duration {
 		return r.clean(ctx, state, grant, here)
 	case Vacant:
 		failure := ""
+		holds := grant.Phase != core.PhaseReleasing && grant.Phase != core.PhaseContained
 		switch {
-		case d == hold && here.Lease:
+		case holds && here.Lease:
 			failure = r.why(grant, leaseEnded)
-		case d == hold:
+		case holds:
 			failure = r.why(grant, stopped(state, "it was stopped on this node"))
 		}
 		r.report(ctx, core.Vacated{Service: r.name, Epoch: grant.Epoch, Instance: grant.Instance, Failure: failure})

@@ -21,6 +21,7 @@ import (
 	"github.com/keepone-ha/keepone/pkg/config"
 	"github.com/keepone-ha/keepone/pkg/core"
 	"github.com/keepone-ha/keepone/pkg/fence"
+	"github.com/keepone-ha/keepone/pkg/managed"
 	"github.com/keepone-ha/keepone/pkg/observe"
 	"github.com/keepone-ha/keepone/pkg/op"
 	"github.com/keepone-ha/keepone/pkg/pki"
@@ -65,9 +66,9 @@ type App struct {
 	manager     *managerWatch
 	leading     atomic.Bool // and has passed its barrier
 
-	claims    *claims
-	abilities *abilities
-	publisher *publisher
+	claims    *managed.Claims
+	abilities *managed.Abilities
+	publisher *managed.Publisher
 	prober    *prober
 
 	decideNow chan struct{}      // 1
@@ -114,9 +115,9 @@ func New(o Options) (*App, error) {
 	if a.turn = o.Turn; a.turn == nil {
 		a.turn = func() {}
 	}
-	a.claims = newClaims()
+	a.claims = managed.NewClaims()
 	a.prober = &prober{id: id, exec: a.execIn}
-	a.abilities = &abilities{changed: func() { nudge(a.publisher.again) }}
+	a.abilities = &managed.Abilities{Changed: func() { a.publisher.Again() }}
 	a.publisher = newPublisher(o.File.RunDir, pacemakerNode{}, o.Log, a.able, a.hasGrant)
 	if a.clientScope = o.ClientScope; a.clientScope == nil {
 		a.clientScope = a
@@ -260,7 +261,7 @@ func (a *App) work(ctx context.Context) {
 		a.guard.run, a.reportLoop, f.loop, a.leadLoop, a.memberLoop,
 		func(ctx context.Context) {
 			if a.catchUp(ctx) == nil {
-				a.wait.Go(func() { a.publisher.loop(ctx) })
+				a.wait.Go(func() { a.publisher.Loop(ctx) })
 				_ = a.agent.Run(ctx)
 			}
 		},

@@ -13,13 +13,11 @@ import (
 	"github.com/keepone-ha/keepone/pkg/core"
 	"github.com/keepone-ha/keepone/pkg/drive/ipmi"
 	"github.com/keepone-ha/keepone/pkg/fence"
+	"github.com/keepone-ha/keepone/pkg/managed"
 	"github.com/keepone-ha/keepone/pkg/op"
 )
 
 const (
-	// freshProof: a proof of off that is no older holds without another look. No machine comes from power-off to
-	// corosync's membership in less.
-	freshProof = 20 * time.Second
 	// powerLimit bounds one answer about power: a login with its retries, and for on the time a BMC takes to show it.
 	powerLimit = 10 * time.Second
 	// mostPowerOns is how many nodes may wait for powerLoop: a document names no more.
@@ -47,7 +45,7 @@ func (a *App) opFence(ctx context.Context, c api.Caller, body json.RawMessage, s
 		return nil, api.Refuse("read request: %v", err)
 	}
 	in.By = fmt.Sprintf("%s (%s on %s)", in.By, c.Name(), a.file.Name)
-	return a.fencing().run(ctx, in, send)
+	return a.fenced(ctx, in, send)
 }
 
 // serveFence is opFence for another member, without progress.
@@ -57,7 +55,7 @@ func (a *App) serveFence(ctx context.Context, peer core.NodeName, body json.RawM
 		return nil, api.Refuse("read request: %v", err)
 	}
 	in.By = fmt.Sprintf("%s (root on %s)", in.By, peer)
-	return a.fencing().run(ctx, in, func(any) error { return nil })
+	return a.fenced(ctx, in, func(any) error { return nil })
 }
 
 // serveLeader tells a member which leader this node follows: whoever finds none with any peer may have to act alone.
@@ -65,96 +63,23 @@ func (a *App) serveLeader(context.Context, core.NodeName, json.RawMessage) (any,
 	return op.Leads{Leader: a.replica.Leader()}, nil
 }
 
-func (a *App) fencing() fencing {
-	return fencing{
-		leader: a.replica.Leader, watch: a.replica.Watch, ask: a.change, power: a.bmcs.Power, enough: a.clientScope.ClientScopeEnough,
+func (a *App) fenced(ctx context.Context, in op.Fence, send func(any) error) (any, error) {
+	f := managed.Fencing{
+		Leader: a.replica.Leader, Watch: watching(a.replica.Watch), Ask: a.change, Power: a.bmcs.Power, Enough: a.clientScope.ClientScopeEnough,
 	}
+	return f.Run(ctx, in, rand.Text(), &following{follower{began: time.Now(), send: send}})
 }
 
-// fencing answers one request for a fence from State: it asks once and follows.
-type fencing struct {
-	leader func() core.NodeName
-	watch  func() (core.State, <-chan struct{})
-	ask    func(context.Context, core.Command) error
-	power  func(context.Context, core.NodeName) (ipmi.State, error)
-	enough func(context.Context, core.NodeName) (bool, string)
-}
+// following is a follower of a fence.
+type following struct{ follower }
 
-// run commits the wish and waits for its proof. However often it is asked there is one order: core sees to that. When the
-// caller hangs up, the order goes on.
-func (f fencing) run(ctx context.Context, in op.Fence, send func(any) error) (any, error) {
-	if f.leader() == "" {
-		return nil, &api.Error{Code: api.CodeNoQuorum, Message: "there is no leader now, nothing was ordered"}
-	}
-	follow := follower{token: rand.Text(), began: time.Now(), send: send}
-	follow.say(0, fmt.Sprintf("asking the cluster to fence %s", in.Node)) // the caller knows now that this daemon lives
-	if err := f.ask(ctx, core.Ask{What: core.RequestFence, Node: in.Node, Token: follow.token, By: in.By}); err != nil {
-		return nil, err
-	}
-	for {
-		state, changed := f.watch()
-		r, ok := follow.look(state)
-		switch {
-		case ok && r.State == core.RequestDone:
-			return f.proven(ctx, state, r)
-		case ok:
-			if fenced, ok := f.clients(ctx, state, r); ok {
-				return fenced, nil
-			}
-			if r.State != core.RequestOpen {
-				return nil, api.Refuse("%s is not fenced: %s%s", r.Node, r.Answer, f.butClients(ctx, state, r))
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return nil, &api.Error{Code: api.CodeUnknown, Message: fmt.Sprintf("%s is not fenced yet, the order goes on: %v%s",
-				in.Node, context.Cause(ctx), f.butClients(context.WithoutCancel(ctx), state, r))}
-		case <-changed:
-		case <-time.After(followEvery):
-		}
-	}
-}
+// Say implements managed.Follower.
+func (f *following) Say(text string) { f.say(0, text) }
 
-// proven is the proof that answered a request. An old one is looked at again: the node may have been switched on since, by a
-// hand that keepone does not know of, and run what keepone does not see.
-func (f fencing) proven(ctx context.Context, state core.State, r core.Request) (any, error) {
-	p, known := state.NodeProof(r.Instance)
-	if known && p.At.Add(freshProof) >= r.At {
-		return op.Fenced{Proof: p.Kind, Scope: core.ScopeNode, Words: r.Answer}, nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, readLimit)
-	defer cancel()
-	power, err := f.power(ctx, r.Node)
-	if err == nil && power == ipmi.On {
-		return nil, api.Refuse("%s, but its BMC says on now, and keepone does not hear it: start keepone-guard there, or power it off; then ask again", r.Answer)
-	}
-	words := r.Answer
-	if err == nil {
-		words += "; its BMC says off now"
-	}
-	return op.Fenced{Proof: p.Kind, Scope: core.ScopeNode, Words: words}, nil
-}
-
-// clients is an answer of client scope, where that is enough.
-func (f fencing) clients(ctx context.Context, state core.State, r core.Request) (op.Fenced, bool) {
-	proofs, all := state.ClientProofs(r.Instance)
-	if !all {
-		return op.Fenced{}, false
-	}
-	enough, why := f.enough(ctx, r.Node)
-	if !enough {
-		return op.Fenced{}, false
-	}
-	return op.Fenced{Proof: core.ProofStorage, Scope: core.ScopeClient, Words: proofs[0].Reading + "; that is enough: " + why}, true
-}
-
-// butClients says that client scope is proven and why that is not enough, empty if it is not proven.
-func (f fencing) butClients(ctx context.Context, state core.State, r core.Request) string {
-	if _, all := state.ClientProofs(r.Instance); !all || r.Instance == "" {
-		return ""
-	}
-	_, why := f.enough(ctx, r.Node)
-	return "; only its storage clients are proven to be cut off (client scope), which is not enough: " + why
+// Look implements managed.Follower.
+func (f *following) Look(state core.State, token string) (core.Request, bool) {
+	f.token = token
+	return f.look(state)
 }
 
 func (a *App) opPower(ctx context.Context, c api.Caller, body json.RawMessage, _ func(any) error) (any, error) {

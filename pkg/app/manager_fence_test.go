@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"os"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"github.com/keepone-ha/keepone/pkg/core"
 	"github.com/keepone-ha/keepone/pkg/drive/ipmi"
 	"github.com/keepone-ha/keepone/pkg/fence"
+	"github.com/keepone-ha/keepone/pkg/managed"
 	"github.com/keepone-ha/keepone/pkg/op"
 )
 
@@ -108,18 +110,18 @@ func (c *committed) lost() {
 	c.live["b"] = core.NodeView{Live: core.LiveDown, Silent: time.Minute}
 }
 
-func (c *committed) fencing(power ipmi.State, enough bool) fencing {
-	return fencing{
-		leader: func() core.NodeName { return "a" },
-		watch:  c.watch,
-		ask:    func(_ context.Context, command core.Command) error { return c.propose(command) },
-		power: func(context.Context, core.NodeName) (ipmi.State, error) {
+func (c *committed) fencing(power ipmi.State, enough bool) managed.Fencing {
+	return managed.Fencing{
+		Leader: func() core.NodeName { return "a" },
+		Watch:  watching(c.watch),
+		Ask:    func(_ context.Context, command core.Command) error { return c.propose(command) },
+		Power: func(context.Context, core.NodeName) (ipmi.State, error) {
 			if power == ipmi.Unknown {
 				return power, ipmi.ErrUnreachable
 			}
 			return power, nil
 		},
-		enough: func(context.Context, core.NodeName) (bool, string) { return enough, "the CIB says so" },
+		Enough: func(context.Context, core.NodeName) (bool, string) { return enough, "the CIB says so" },
 	}
 }
 
@@ -131,15 +133,15 @@ type answer struct {
 }
 
 // begin asks for b's fence and returns where the answer will be.
-func (c *committed) begin(ctx context.Context, f fencing) *answer {
+func (c *committed) begin(ctx context.Context, f managed.Fencing) *answer {
 	got := &answer{}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		got.fenced, got.err = f.run(ctx, op.Fence{Node: "b", By: "pacemaker"}, func(line any) error {
+		got.fenced, got.err = f.Run(ctx, op.Fence{Node: "b", By: "pacemaker"}, rand.Text(), &following{follower{began: time.Now(), send: func(line any) error {
 			got.said = append(got.said, line.(op.Progress).Text)
 			return nil
-		})
+		}}})
 	}()
 	c.t.Cleanup(func() { <-done })
 	synctest.Wait()
@@ -249,7 +251,7 @@ func TestFenceFails(t *testing.T) {
 		}
 		got.refused(t, api.CodeRefused, "bmc: dead")
 		leaderless := c.fencing(ipmi.On, false)
-		leaderless.leader = func() core.NodeName { return "" }
+		leaderless.Leader = func() core.NodeName { return "" }
 		c.begin(t.Context(), leaderless).refused(t, api.CodeNoQuorum, "nothing was ordered")
 	})
 }

@@ -3,74 +3,38 @@ package app
 import (
 	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strconv"
-	"sync"
-	"sync/atomic"
-	"time"
 
 	"github.com/keepone-ha/keepone/pkg/api"
 	"github.com/keepone-ha/keepone/pkg/core"
+	"github.com/keepone-ha/keepone/pkg/managed"
 	"github.com/keepone-ha/keepone/pkg/op"
 )
 
-// attributes are a cluster manager's own, of this node, until it leaves the cluster.
-type attributes interface {
-	Set(ctx context.Context, name, value string) error
-	Delete(ctx context.Context, name string) error
-}
-
-const (
-	publishLimit = 5 * time.Second
-	publishAgain = 2 * time.Second // after an attribute could not be set, and to see what has gone stale
-)
-
-// electionAttribute says whether the node may hold the service: not defined or below 1, it may not.
-func electionAttribute(name core.ServiceName) string { return "keepone-" + string(name) }
-
-// published is what the agents on this node asked to be published. It outlives the daemon, not the node.
-type published struct {
-	Elections  bool
-	Held       bool                        // of the elections what this node holds, though the controller was stopped
-	Promotions map[core.ServiceName]string // attribute that is the promotion score
-}
-
-// publisher tells the cluster manager, at once, what this node may do.
-type publisher struct {
-	able  func() map[core.ServiceName]core.Able // of every service, now
-	holds func(core.ServiceName) bool           // this node, now
-	log   *slog.Logger
-	to    attributes
-	path  string
-	again chan struct{} // 1
-	begun atomic.Bool   // see loop
-
-	mu     sync.Mutex
-	wanted published
-	sent   map[string]string // what each attribute was set to last
-}
+// publishedFile is what the agents on this node asked to be published. It outlives the daemon, not the node.
+type publishedFile string
 
 func newPublisher(
-	runDir string, to attributes, log *slog.Logger, able func() map[core.ServiceName]core.Able, holds func(core.ServiceName) bool,
-) *publisher {
-	p := &publisher{
-		able: able, holds: holds, log: log, to: to,
-		path: filepath.Join(runDir, "ocf", "published.json"), again: make(chan struct{}, 1),
+	runDir string, to managed.Attributes, log *slog.Logger, able func() map[core.ServiceName]core.Able, holds func(core.ServiceName) bool,
+) *managed.Publisher {
+	return managed.NewPublisher(publishedFile(filepath.Join(runDir, "ocf", "published.json")), to, log, able, holds)
+}
+
+// Load implements managed.Store.
+func (f publishedFile) Load() ([]byte, error) { return os.ReadFile(string(f)) }
+
+// Save implements managed.Store.
+func (f publishedFile) Save(text []byte) error {
+	if err := os.MkdirAll(filepath.Dir(string(f)), 0o700); err != nil {
+		return err
 	}
-	text, err := os.ReadFile(p.path)
-	if err == nil {
-		err = json.Unmarshal(text, &p.wanted)
+	fresh := string(f) + ".new"
+	if err := os.WriteFile(fresh, text, 0o600); err != nil {
+		return err
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		p.wanted = published{}
-		log.Error("what to publish can't be read: nothing is, until the cluster manager's controller resource is restarted", "err", err)
-	}
-	return p
+	return os.Rename(fresh, string(f))
 }
 
 // opPublish begins or ends publishing.
@@ -79,154 +43,8 @@ func (a *App) opPublish(ctx context.Context, _ api.Caller, body json.RawMessage,
 	if err := json.Unmarshal(body, &ask); err != nil {
 		return nil, api.Refuse("read request: %v", err)
 	}
-	if err := a.publisher.change(ask); err != nil {
+	if err := a.publisher.Change(ask); err != nil {
 		return nil, err
 	}
-	return struct{}{}, a.publisher.push(ctx)
-}
-
-func (p *publisher) change(ask op.Publish) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	w := published{Elections: p.wanted.Elections, Held: p.wanted.Held, Promotions: map[core.ServiceName]string{}}
-	for name, attribute := range p.wanted.Promotions {
-		w.Promotions[name] = attribute
-	}
-	switch {
-	case ask.Service == "":
-		w.Elections, w.Held = !ask.Off, ask.Off
-	case ask.Off:
-		delete(w.Promotions, ask.Service)
-	default:
-		w.Promotions[ask.Service] = ask.Promotion
-	}
-	if err := p.note(w); err != nil {
-		return fmt.Errorf("note what to publish: %w", err)
-	}
-	left := p.wanted
-	p.wanted = w
-	p.suspect()
-	p.forget(left)
-	return nil
-}
-
-// note writes what is wanted as one: a daemon that ends half-way leaves the old or the new.
-func (p *publisher) note(w published) error {
-	text, err := json.Marshal(w)
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(p.path), 0o700); err != nil {
-		return err
-	}
-	fresh := p.path + ".new"
-	if err := os.WriteFile(fresh, text, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(fresh, p.path)
-}
-
-// unknown is the value of an attribute that another may have set: an earlier daemon, or nobody.
-const unknown = "?"
-
-// suspect forgets what was set: what is wanted no longer is deleted even if this daemon never set it.
-func (p *publisher) suspect() {
-	p.sent = map[string]string{}
-	if p.wanted.Held {
-		p.doubt()
-	}
-	for _, attribute := range p.wanted.Promotions {
-		p.sent[attribute] = unknown
-	}
-}
-
-// forget marks what is published no longer for deletion.
-func (p *publisher) forget(left published) {
-	if left.Elections && !p.wanted.Elections {
-		p.doubt()
-	}
-	for name, attribute := range left.Promotions {
-		if p.wanted.Promotions[name] != attribute {
-			p.sent[attribute] = unknown
-		}
-	}
-}
-
-// doubt has every service's attribute set anew or deleted.
-func (p *publisher) doubt() {
-	for name := range p.able() {
-		p.sent[electionAttribute(name)] = unknown
-	}
-}
-
-// loop publishes whatever changes. It begins once this node's State is as new as its leader's: what a daemon that has
-// just started believes of a holder is old, or nothing, and would have its service moved.
-func (p *publisher) loop(ctx context.Context) {
-	p.begin()
-	for ctx.Err() == nil {
-		if err := p.push(ctx); err != nil && ctx.Err() == nil {
-			p.log.Warn("attributes are not published; trying again", "err", err)
-		}
-		select {
-		case <-ctx.Done():
-		case <-p.again:
-		case <-time.After(publishAgain):
-		}
-	}
-}
-
-func (p *publisher) begin() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.suspect()
-	p.begun.Store(true)
-}
-
-// push sets what has changed since it was set last, and deletes what is wanted no longer.
-func (p *publisher) push(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, publishLimit)
-	defer cancel()
-	if !p.begun.Load() {
-		return nil
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	want := p.values()
-	var errs []error
-	for name, value := range want {
-		if p.sent[name] == value {
-			continue
-		}
-		if err := p.to.Set(ctx, name, value); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		p.sent[name] = value
-	}
-	for name := range p.sent {
-		if _, ok := want[name]; ok {
-			continue
-		}
-		if err := p.to.Delete(ctx, name); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		delete(p.sent, name)
-	}
-	return errors.Join(errs...)
-}
-
-// values are the attributes as they should be. A promotion score that is missing promotes nobody. A service that this
-// node holds keeps its attribute when the controller is stopped: Pacemaker would stop what runs well without.
-func (p *publisher) values() map[string]string {
-	want := map[string]string{}
-	for name, a := range p.able() {
-		if p.wanted.Elections || p.wanted.Held && p.holds(name) {
-			want[electionAttribute(name)] = strconv.Itoa(a.Score)
-		}
-		if attribute := p.wanted.Promotions[name]; attribute != "" && a.OK {
-			want[attribute] = strconv.Itoa(a.Score)
-		}
-	}
-	return want
+	return struct{}{}, a.publisher.Push(ctx)
 }

@@ -10,16 +10,18 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/keepone-ha/keepone/pkg/boottime"
 	"github.com/keepone-ha/keepone/pkg/config"
 	"github.com/keepone-ha/keepone/pkg/core"
+	"github.com/keepone-ha/keepone/pkg/managed"
 	"github.com/keepone-ha/keepone/pkg/op"
 	"github.com/keepone-ha/keepone/pkg/release"
 )
 
 func TestClaims(t *testing.T) {
-	c := newClaims()
+	c := managed.NewClaims()
 	closed := func(changed <-chan struct{}) bool {
 		select {
 		case <-changed:
@@ -29,17 +31,17 @@ func TestClaims(t *testing.T) {
 		}
 	}
 	is, changed := c.Claimed("one")
-	if is || closed(changed) || c.all() != nil {
+	if is || closed(changed) || c.All() != nil {
 		t.Error("claimed from the start")
 	}
-	first := c.add("one", core.StagePromoted)
+	first := c.Add("one", core.StagePromoted)
 	if is, _ := c.Claimed("one"); !is || !closed(changed) {
 		t.Error("a claim is not told")
 	}
-	second, third, other := c.add("one", core.StageRunning), c.add("one", core.StagePromoted), c.add("two", core.StagePromoted)
+	second, third, other := c.Add("one", core.StageRunning), c.Add("one", core.StagePromoted), c.Add("two", core.StagePromoted)
 	want := func(all map[core.ServiceName]core.Stage) {
 		t.Helper()
-		if got := c.all(); !maps.Equal(got, all) {
+		if got := c.All(); !maps.Equal(got, all) {
 			t.Errorf("%v, want %v", got, all)
 		}
 	}
@@ -52,15 +54,15 @@ func TestClaims(t *testing.T) {
 		t.Error("one of two left, and none is")
 	}
 	third()
-	if is, _ := c.Claimed("one"); is || !closed(changed) || c.all() != nil {
+	if is, _ := c.Claimed("one"); is || !closed(changed) || c.All() != nil {
 		t.Error("all left, and one is")
 	}
 }
 
 // TestClaimEndsWithItsCaller: nothing is started for an agent that waits no more.
 func TestClaimEndsWithItsCaller(t *testing.T) {
-	c, gone := newClaims(), errors.New("its caller hung up")
-	_, err := c.during("one", core.StageRunning, func() (any, error) {
+	c, gone := managed.NewClaims(), errors.New("its caller hung up")
+	_, err := c.During("one", core.StageRunning, func() (any, error) {
 		if is, _ := c.Claimed("one"); !is {
 			t.Error("not claimed while its caller waits")
 		}
@@ -79,12 +81,12 @@ func TestMayClaim(t *testing.T) {
 		{Service: "two"}:                   `no service "two"`,
 		{Service: "one", Stage: "dancing"}: "different versions",
 	} {
-		if err := mayClaim(spec, ask); (err == nil) != (words == "") || err != nil && !strings.Contains(err.Error(), words) {
+		if err := managed.MayClaim(spec, ask); (err == nil) != (words == "") || err != nil && !strings.Contains(err.Error(), words) {
 			t.Errorf("%+v: %v", ask, err)
 		}
 	}
 	spec.Manager = core.ManagerKeepone
-	if err := mayClaim(spec, op.Claim{Service: "one"}); err == nil || !strings.Contains(err.Error(), `manager = "keepone"`) {
+	if err := managed.MayClaim(spec, op.Claim{Service: "one"}); err == nil || !strings.Contains(err.Error(), `manager = "keepone"`) {
 		t.Errorf("without a cluster manager: %v", err)
 	}
 }
@@ -221,25 +223,26 @@ func TestAbilities(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			told := 0
-			s := &abilities{changed: func() { told++ }}
+			s := &managed.Abilities{Changed: func() { told++ }}
 			if c.verdict != nil {
 				for range 2 {
-					s.set(map[core.ServiceName]core.Able{"one": *c.verdict})
+					s.Set(boottime.Now(), map[core.ServiceName]core.Able{"one": *c.verdict})
 				}
-				s.set(nil) // of one who does not lead yet
+				s.Set(boottime.Now(), nil) // of one who does not lead yet
 				if told != 1 {
 					t.Errorf("told %d times", told)
 				}
 			}
+			now := boottime.Now()
 			if c.stale {
-				s.at = boottime.Now().Add(-outOfTouch - 1)
+				now = now.Add(6 * time.Second)
 			}
 			state := core.State{
 				Spec:     core.Spec{Services: []core.ServiceSpec{{Name: "one"}}},
 				Nodes:    map[core.NodeName]core.Node{"a": {Name: "a", Instance: "boot/a1"}},
 				Services: map[core.ServiceName]core.Service{"one": {Name: "one", Grant: c.grant}},
 			}
-			got := s.all(state, "a", "boot/a1")["one"]
+			got := s.All(now, state, "a", "boot/a1")["one"]
 			if got.Score != c.score || got.OK != (c.score > 0) || got.OK == (got.Reason != "") || !strings.Contains(got.Reason, c.reason) {
 				t.Errorf("%+v", got)
 			}
@@ -284,7 +287,7 @@ type press struct {
 	crib *crib
 	able map[core.ServiceName]core.Able
 	held map[core.ServiceName]bool
-	p    *publisher
+	p    *managed.Publisher
 }
 
 func newPress(t *testing.T) *press {
@@ -297,15 +300,20 @@ func newPress(t *testing.T) *press {
 
 // restart is a new daemon on the same node.
 func (pr *press) restart() {
-	pr.p = newPublisher(pr.run, pr.crib, slog.New(slog.DiscardHandler),
+	pr.p = pr.daemon()
+	pr.p.Begin()
+}
+
+// daemon is a publisher that has not begun.
+func (pr *press) daemon() *managed.Publisher {
+	return newPublisher(pr.run, pr.crib, slog.New(slog.DiscardHandler),
 		func() map[core.ServiceName]core.Able { return pr.able }, func(name core.ServiceName) bool { return pr.held[name] })
-	pr.p.begin()
 }
 
 func (pr *press) ask(asked ...op.Publish) {
 	pr.t.Helper()
 	for _, ask := range asked {
-		if err := pr.p.change(ask); err != nil {
+		if err := pr.p.Change(ask); err != nil {
 			pr.t.Fatal(err)
 		}
 	}
@@ -314,7 +322,7 @@ func (pr *press) ask(asked ...op.Publish) {
 // pushes lets it push, and compares what that did.
 func (pr *press) pushes(did ...string) {
 	pr.t.Helper()
-	err := pr.p.push(pr.t.Context())
+	err := pr.p.Push(pr.t.Context())
 	if (err == nil) != (pr.crib.away == nil) {
 		pr.t.Errorf("push: %v", err)
 	}
@@ -411,12 +419,12 @@ func TestPublishHeld(t *testing.T) {
 // TestPublishNothingYet: a daemon that has just started knows nothing of what its node holds: it says nothing until it does.
 func TestPublishNothingYet(t *testing.T) {
 	pr := newPress(t)
-	pr.p.begun.Store(false)
+	pr.p = pr.daemon()
 	pr.able = map[core.ServiceName]core.Able{"one": {}}
-	if err := pr.p.change(op.Publish{}); err != nil {
+	if err := pr.p.Change(op.Publish{}); err != nil {
 		t.Fatal(err)
 	}
-	if err := pr.p.push(t.Context()); err != nil || len(pr.crib.did) > 0 {
+	if err := pr.p.Push(t.Context()); err != nil || len(pr.crib.did) > 0 {
 		t.Errorf("did %v, %v", pr.crib.did, err)
 	}
 }

@@ -18,8 +18,8 @@ import (
 	"github.com/keepone-ha/keepone/pkg/op"
 )
 
-// managed is a watch of a Pacemaker that a test answers for. It counts in virtual time.
-type managed struct {
+// watched is a watch of a Pacemaker that a test answers for. It counts in virtual time.
+type watched struct {
 	*managerWatch
 	state         atomic.Pointer[core.State]
 	stateChanged  chan struct{}
@@ -28,10 +28,10 @@ type managed struct {
 	answer        atomic.Pointer[func() (corosync.Quorum, error)]
 }
 
-func (m *managed) says(answer func() (corosync.Quorum, error)) { m.answer.Store(&answer) }
+func (m *watched) says(answer func() (corosync.Quorum, error)) { m.answer.Store(&answer) }
 
-func newManaged(manager core.Manager) *managed {
-	m := &managed{stateChanged: make(chan struct{}, 1)}
+func newWatched(manager core.Manager) *watched {
+	m := &watched{stateChanged: make(chan struct{}, 1)}
 	m.state.Store(&core.State{Spec: core.Spec{Manager: manager}})
 	began := time.Now()
 	m.managerWatch = newManagerWatch(
@@ -45,7 +45,7 @@ func newManaged(manager core.Manager) *managed {
 }
 
 // start runs the watch until the returned function is called.
-func (m *managed) start(t *testing.T) (stop func()) {
+func (m *watched) start(t *testing.T) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); m.run(ctx) }()
@@ -55,7 +55,7 @@ func (m *managed) start(t *testing.T) (stop func()) {
 
 func TestManagerWatchPace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newManaged(core.ManagerPacemaker)
+		m := newWatched(core.ManagerPacemaker)
 		defer m.start(t)()
 		if q := m.corosyncQuorate(); m.quorums.Load() != 1 || q == nil || !*q || m.news.Load() != 1 {
 			t.Errorf("after the start: read %d times, quorate %v, %d changes", m.quorums.Load(), q, m.news.Load())
@@ -78,7 +78,7 @@ func TestManagerWatchPace(t *testing.T) {
 // A follower reads when it is asked, and costs nothing otherwise.
 func TestManagerWatchOfAFollower(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newManaged(core.ManagerPacemaker)
+		m := newWatched(core.ManagerPacemaker)
 		m.follows = true
 		defer m.start(t)()
 		time.Sleep(time.Hour)
@@ -95,7 +95,7 @@ func TestManagerWatchOfAFollower(t *testing.T) {
 
 func TestManagerWatchSleepsWithoutPacemaker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newManaged(core.ManagerKeepone)
+		m := newWatched(core.ManagerKeepone)
 		defer m.start(t)()
 		time.Sleep(time.Hour)
 		if m.quorums.Load() != 0 || m.corosyncQuorate() != nil || m.facts(m.state.Load().Spec) != nil {
@@ -113,7 +113,7 @@ func TestManagerWatchSleepsWithoutPacemaker(t *testing.T) {
 // TestManagerWatchForgets: what corosync said is not known any more once it has not said it again.
 func TestManagerWatchForgets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newManaged(core.ManagerPacemaker)
+		m := newWatched(core.ManagerPacemaker)
 		m.readStatus = func(ctx context.Context) (pacemaker.Status, error) {
 			<-ctx.Done() // and a Pacemaker that hangs holds nothing up
 			return pacemaker.Status{}, ctx.Err()
@@ -152,7 +152,7 @@ func captured(t *testing.T) pacemaker.Status {
 }
 
 func TestManagerFacts(t *testing.T) {
-	m := newManaged(core.ManagerPacemaker)
+	m := newWatched(core.ManagerPacemaker)
 	spec := core.Spec{Manager: core.ManagerPacemaker, Services: []core.ServiceSpec{{Name: "one"}}}
 	m.readStatus = func(context.Context) (pacemaker.Status, error) { return pacemaker.Status{}, pacemaker.ErrNotRunning }
 	if f := m.facts(spec); f == nil || f.Age >= 0 || f.Corosync != nil {
@@ -210,7 +210,7 @@ func TestTellsWhatAnOperatorDid(t *testing.T) {
 }
 
 func TestOnlyOursAsksThePolicy(t *testing.T) {
-	m := newManaged(core.ManagerPacemaker)
+	m := newWatched(core.ManagerPacemaker)
 	m.readStatus = func(context.Context) (pacemaker.Status, error) { return captured(t), nil }
 	storage := core.Policy{Require: core.RequireAny, Proofs: []core.ProofKind{core.ProofBMCOff, core.ProofStorage}}
 	for _, c := range []struct {

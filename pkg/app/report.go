@@ -32,7 +32,7 @@ func (a *App) reportLoop(ctx context.Context) {
 			if err := a.peers.Call(call, leader, methodReport, a.report(), &v); err != nil {
 				a.log.Debug("report to leader", "leader", string(leader), "err", err)
 			} else {
-				a.abilities.set(v.Able)
+				a.abilities.Set(boottime.Now(), v.Able)
 			}
 			cancel()
 		}
@@ -57,7 +57,7 @@ func (a *App) report() dated {
 	state := a.replica.State()
 	r := core.Report{
 		Instance: a.instance, Holds: a.holds(), Ready: a.ready(),
-		Claims: a.claims.all(), Version: version.Version, Digest: state.Document.Digest,
+		Claims: a.claims.All(), Version: version.Version, Digest: state.Document.Digest,
 	}
 	return dated{r, time.Now()}
 }

@@ -51,7 +51,7 @@ func (r *runner) here() agent.Here {
 func (r *runner) step(p *process) time.Duration {
 	state := *r.d.state()
 	here := r.here()
-	step, g := agent.Judge(state, r.n.name, r.n.life, r.h.name, here)
+	step, g := agent.Judge(state, r.n.name, r.n.life, r.h.name, here, false)
 	say := func(c core.Command) time.Duration {
 		r.d.propose(p, c, reportLimit)
 		return retryShort
@@ -124,7 +124,7 @@ func (r *runner) watch(p *process, _ core.State, g core.Grant) time.Duration {
 	failures := 0
 	for {
 		state := *r.d.state()
-		step, now := agent.Judge(state, r.n.name, r.n.life, r.h.name, r.here())
+		step, now := agent.Judge(state, r.n.name, r.n.life, r.h.name, r.here(), false)
 		if step != agent.Adopt {
 			return 0
 		}

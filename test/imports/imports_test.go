@@ -39,6 +39,8 @@ var may = map[string][]string{
 	"pkg/observe":         {"pkg/core", "pkg/boottime", "pkg/guard"},
 	"pkg/agent":           {"pkg/core", "pkg/release", "pkg/worker"},
 	"pkg/fence":           {"pkg/clock", "pkg/core", "pkg/boottime", "pkg/drive/ipmi", "pkg/worker"},
+	"pkg/managed":         {"pkg/api", "pkg/boottime", "pkg/clock", "pkg/core", "pkg/drive/ipmi", "pkg/op", "pkg/release"},
+	"pkg/fence/relay":     {"pkg/api", "pkg/clock", "pkg/core", "pkg/op"},
 	"pkg/setup":           {"pkg/core", "pkg/release"},
 	"pkg/report":          {"pkg/core", "pkg/op"},
 	"pkg/drive":           {},
@@ -60,7 +62,8 @@ var may = map[string][]string{
 		"pkg/release", "pkg/worker",
 	},
 	"fencing/fence_keepone": {
-		"pkg/api", "pkg/config", "pkg/core", "pkg/drive", "pkg/drive/ipmi", "pkg/fence", "pkg/op", "pkg/pki", "pkg/version",
+		"pkg/api", "pkg/config", "pkg/core", "pkg/drive", "pkg/drive/ipmi", "pkg/fence", "pkg/fence/relay", "pkg/op", "pkg/pki",
+		"pkg/version",
 	},
 }
 
