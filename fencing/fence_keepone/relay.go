@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -39,25 +38,14 @@ func (a *agent) off(ctx context.Context) (op.Fenced, error) {
 
 // ask tries this node's daemon, then those of the others that follow a leader. led reports whether any knew one.
 func (a *agent) ask(ctx context.Context, peers *peers) (fenced op.Fenced, led bool, err error) {
-	fenced, err = a.askDaemon(ctx)
-	if !relay.NoAnswer(err) {
-		return relay.Checked(fenced, err)
-	}
-	a.say("%v", err)
-	led = api.CodeOf(err) == api.CodeUnknown // it had begun: a leader may have taken the order
-	for _, name := range peers.led(ctx, a.LoginTimeout, a.Plug) {
-		led = true
-		a.say("asking through %s", name)
-		answer := op.Fenced{}
-		if err = peers.node.Call(ctx, name, op.MethodFence, a.request(), &answer); !relay.NoAnswer(err) {
-			return relay.Checked(answer, err)
-		}
-		a.say("%v", err)
-	}
-	if !led {
-		err = fmt.Errorf("%w (%w)", relay.ErrNoLeader, err)
-	}
-	return op.Fenced{}, led, err
+	return relay.Daemons{
+		Local: a.askDaemon, Say: a.say,
+		Led: func(ctx context.Context) []core.NodeName { return peers.led(ctx, a.LoginTimeout, a.Plug) },
+		Through: func(ctx context.Context, name core.NodeName) (answer op.Fenced, err error) {
+			err = peers.node.Call(ctx, name, op.MethodFence, a.request(), &answer)
+			return answer, err
+		},
+	}.Ask(ctx)
 }
 
 func (a *agent) request() op.Fence { return op.Fence{Node: a.Plug, By: "fence_keepone"} }

@@ -19,6 +19,11 @@ func (w *World) rest(calm time.Duration) {
 	for _, n := range w.nodes {
 		w.freshen(n)
 	}
+	if w.managed() {
+		for _, n := range w.nodes {
+			n.daemon.able.Set(n.read(), w.raft.leader.daemon.verdict(n))
+		}
+	}
 	w.Run(w.now + played)
 }
 

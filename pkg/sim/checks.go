@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/keepone-ha/keepone/pkg/core"
+	"github.com/keepone-ha/keepone/pkg/ocf"
+	"github.com/keepone-ha/keepone/pkg/op"
 	"github.com/keepone-ha/keepone/pkg/release"
 )
 
@@ -156,6 +158,28 @@ func (c *checks) proof(p core.Proof) {
 		if n.power && n.life == p.Instance && p.Kind.Scope() == core.ScopeNode && !n.bmc.lied {
 			c.breaks("I3: %s of %s is proven by %s, and it lives", p.Kind, p.Instance, p.By)
 		}
+	}
+}
+
+// acted holds what a resource agent said against the truth (I7).
+func (c *checks) acted(n *node, a action, code ocf.Code) {
+	h := n.holding(a.service)
+	if h == nil {
+		return
+	}
+	down := code == ocf.Success && (a.verb == ocf.Stop || a.verb == ocf.Demote) || code == ocf.NotRunning && a.verb == ocf.Monitor
+	if down && h.runs && a.resource != mountOf(a.service) && h.rec.Marks.Contained {
+		c.breaks("I7: %s %s on %s says %s, and the container runs", a.resource, a.verb, n.name, code)
+	}
+}
+
+// fenced holds what Pacemaker is told of a node against the truth: it restarts elsewhere whatever ran there.
+func (c *checks) fenced(target *node, life core.Instance, f op.Fenced) {
+	if f.Scope != core.ScopeNode {
+		c.breaks("I3: Pacemaker is told that %s is fenced by %s, of %s scope", target.name, f.Proof, f.Scope)
+	}
+	if target.power && target.life == life && !target.bmc.lied {
+		c.breaks("I3: Pacemaker is told that %s is fenced by %s, and %s lives", target.name, f.Proof, life)
 	}
 }
 

@@ -22,11 +22,8 @@ const (
 
 // daemon is one run of keeponed on a node.
 type daemon struct {
-	n         *node
-	processes []*process
-	observer  *observe.Observer
-	hung      bool
-	stuck     []*process // what was to go on while it hung
+	program
+	observer *observe.Observer
 
 	applied   uint64
 	appliedAt boottime.Time
@@ -49,6 +46,7 @@ type daemon struct {
 	reading map[core.NodeName]bool
 	begun   map[uint64]int // the newest attempt of each fence
 	runners map[core.ServiceName]bool
+	duties  // of a daemon under a cluster manager
 }
 
 // startDaemon starts keeponed, which finds its log and whatever runs here.
@@ -58,12 +56,15 @@ func (n *node) startDaemon() {
 	}
 	r := n.w.raft
 	d := &daemon{
-		n: n, wall: n.wall, last: map[core.NodeName]guard.Arrival{}, can: map[core.ServiceName]core.Ready{},
+		program: program{n: n}, wall: n.wall, last: map[core.NodeName]guard.Arrival{}, can: map[core.ServiceName]core.Ready{},
 		reading: map[core.NodeName]bool{}, begun: map[uint64]int{}, runners: map[core.ServiceName]bool{},
 	}
 	d.applied = max(r.first, n.disk.stored-min(n.disk.stored, n.w.rng.Uint64N(20)))
 	d.observer = observe.New(n.name, n.read(), func() { d.wake = true; d.stir() })
 	n.daemon = d
+	if n.w.managed() {
+		d.serve()
+	}
 	n.spawn(d, d.answer)
 	n.spawn(d, d.reports)
 	n.spawn(d, d.watchStorage)
@@ -79,9 +80,8 @@ func (n *node) endDaemon() {
 	n.daemon = nil
 	n.w.raft.lostLog(d)
 	d.leads = false
-	for _, p := range d.processes {
-		p.kill()
-	}
+	d.end()
+	n.agents.stir()
 	for _, h := range n.here {
 		h.orphaned()
 	}
@@ -216,6 +216,8 @@ func (d *daemon) decides(p *process, term uint64) {
 		}
 		d.readSuspects(state)
 		view := d.observer.View(state, d.n.read(), d.n.w.raft.voterNames())
+		view.CorosyncQuorate = d.corosyncQuorate()
+		d.followMaintenance(state)
 		d.wake = false
 		d.commitAll(p, state, view, leads)
 		if to := core.PreferLeader(state, view); to != wish {
@@ -305,6 +307,7 @@ func (d *daemon) forward(p *process, l *node, c core.Command, until time.Duratio
 // reports tells the leader about this node, again and again and at once when something changed.
 func (d *daemon) reports(p *process) {
 	for {
+		changed := d.changed
 		if l := d.hint; l != nil && l.daemon != nil && p.w.net.connected(d.n, l) && !d.hung {
 			report := d.says()
 			p.sleep(p.w.net.latency(d.n, l))
@@ -312,17 +315,21 @@ func (d *daemon) reports(p *process) {
 				p.w.on(l, 0, func() {
 					if l.daemon == to {
 						to.observer.Reported(d.n.name, l.read(), report)
+						to.judge(d)
 					}
 				})
 			}
 		}
 		d.report = false
-		p.await(reportEvery, func() bool { return d.report })
+		p.await(reportEvery, func() bool { return d.report || d.changed != changed && p.w.managed() })
 	}
 }
 
 func (d *daemon) says() core.Report {
 	r := core.Report{Instance: d.n.life, Ready: map[core.ServiceName]core.Ready{}, Version: "sim"}
+	if d.claims != nil {
+		r.Claims = d.claims.All()
+	}
 	for _, h := range d.n.here {
 		if h.has && (!h.facts().Idle() || h.stopping) {
 			r.Holds = append(r.Holds, core.Target{Service: h.name, Epoch: h.rec.Epoch})

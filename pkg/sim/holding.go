@@ -91,13 +91,13 @@ func (h *holding) contain(epoch core.Epoch, attempt int, reason string) bool {
 // orphaned is what the end of the daemon does to an activation under way: its helper ends, what it did stays. A mapper
 // that has not been handed over ends with it.
 func (h *holding) orphaned() {
-	h.stopping = false
 	if h.client != nil && h.client.alive && h.rec.Storage.Address == "" {
 		h.client.vanish()
 	}
 }
 
 const (
+	stopOther   = 15 * time.Second
 	stopContain = 3 * time.Second
 	stopSync    = 10 * time.Second
 )
@@ -106,8 +106,12 @@ const (
 func (h *holding) stop(p *process, graceful time.Duration, keep bool) (result release.Result) {
 	w := h.n.w
 	w.busy++
+	defer func() { w.busy-- }()
+	if w.managed() && !p.await(stopOther, func() bool { return !h.stopping }) {
+		return release.Result{Reasons: []string{"another stop of it goes on"}}
+	}
 	h.stopping = true
-	defer func() { w.busy--; h.stopping = false }()
+	defer func() { h.stopping = false }()
 	rec := h.rec
 	if !h.isBuried(rec.Epoch, rec.Attempt) {
 		h.buried = tomb{rec.Epoch, rec.Attempt}

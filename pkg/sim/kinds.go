@@ -127,13 +127,7 @@ func daemonHangs(w *World, n *node, _ Act) func() {
 	d.hung = true
 	w.net.changed()
 	return func() {
-		d.hung = false
-		for _, p := range d.stuck {
-			if !p.gone {
-				p.wakeIn(0)
-			}
-		}
-		d.stuck = nil
+		d.goOn()
 		w.net.changed()
 	}
 }

@@ -9,6 +9,7 @@ type network struct {
 	w      *World
 	rough  bool            // some fault is on: else all messages take the short way
 	blocks map[[3]int]bool // from, to, link: nothing arrives
+	ours   map[[2]int]bool // from, to: nothing of keepone's arrives, all else does
 	down   map[[2]int]bool // node, link
 	loss   map[int]float64 // of a node's datagrams, both ways
 	delay  map[int]time.Duration
@@ -25,6 +26,7 @@ func newNetwork(w *World) *network {
 // heal mends everything.
 func (t *network) heal() {
 	t.rough = false
+	t.ours = map[[2]int]bool{}
 	t.blocks, t.down = map[[3]int]bool{}, map[[2]int]bool{}
 	t.loss, t.delay = map[int]float64{}, map[int]time.Duration{}
 	t.twice, t.mixed = map[int]float64{}, map[int]time.Duration{}
@@ -35,6 +37,11 @@ func (t *network) carries(a, b *node, link int) bool {
 	if !t.rough || a == b {
 		return true
 	}
+	return !t.ours[[2]int{a.id, b.id}] && t.lies(a, b, link)
+}
+
+// lies reports whether the link carries anything at all from a to b.
+func (t *network) lies(a, b *node, link int) bool {
 	return !t.down[[2]int{a.id, link}] && !t.down[[2]int{b.id, link}] && !t.blocks[[3]int{a.id, b.id, link}]
 }
 
@@ -94,7 +101,12 @@ func (t *network) datagram(a, b *node, receive func(link int)) {
 }
 
 // changed says that something of the network has changed: connections may have ended or come back.
-func (t *network) changed() { t.w.raft.reconsider() }
+func (t *network) changed() {
+	t.w.raft.reconsider()
+	if t.w.ring != nil {
+		t.w.ring.changed()
+	}
+}
 
 // reachesCeph reports whether a node's links lead to Ceph, which is reached over any of them.
 func (t *network) reachesCeph(n *node) bool {

@@ -31,6 +31,16 @@ type node struct {
 	wall    time.Duration // how far the wall clock is off
 	out     bool          // no member now: its daemon stays down
 	tamed   time.Duration // when what kept its guard from containing ended
+
+	agents program           // what Pacemaker's executor runs here
+	pcmk   *pacemaker        // nil: it does not run
+	view   []*node           // corosync's membership as it sees it; nil: corosync does not run
+	kept   map[string][]byte // what resource agents remember
+	links  map[string]string // to block devices
+	acting []*process        // agents at work
+	cib    *conf             // Pacemaker's configuration, on disk
+	stays  bool              // Pacemaker is stopped by an operator
+	asked  []byte            // what agents asked the daemon to publish
 }
 
 // wrongs are faults of a node that nothing but the faults themselves change.
@@ -39,6 +49,9 @@ type wrongs struct {
 	unmount   bool // an unmount hangs
 	diskFull  bool // the daemon can't write its log
 	leases    bool // guard.leases can't be written
+	agents    bool // a resource agent that is begun hangs until its timeout
+	attrdLost bool // updates of attributes are lost
+	attrdLate time.Duration
 }
 
 type containerFault struct {
@@ -67,6 +80,8 @@ func (n *node) forget() {
 	n.life = core.Instance(fmt.Sprintf("%s/%d", n.name, n.boots))
 	n.clock = localClock{since: n.w.now, read: boottime.Time(10 * time.Second), ppm: n.clock.ppm}
 	n.memory = nil
+	n.agents.n, n.view, n.asked = n, nil, nil
+	n.kept, n.links = map[string][]byte{}, map[string]string{}
 	n.here, n.frozen, n.paused = make([]*holding, n.w.shape.Services), nil, false
 	for i := range n.here {
 		n.here[i] = &holding{n: n, index: i, name: service(i)}
@@ -103,6 +118,8 @@ func (n *node) cut() {
 	n.w.say("power of %s is cut", n.name)
 	n.endDaemon()
 	n.guard = nil
+	n.agents.end()
+	n.endPacemaker()
 	n.power = false
 	n.disk.lose(n)
 	for _, h := range n.here {
@@ -124,6 +141,7 @@ func (n *node) boot() {
 	n.w.say("%s boots as %s", n.name, n.life)
 	n.startGuard()
 	n.w.on(n, n.w.between(500*time.Millisecond, 2*time.Second), n.startDaemon)
+	n.w.on(n, n.w.between(20*time.Second, 30*time.Second), n.startPacemaker) // managed.Fencing takes it that none comes sooner
 	n.w.ceph.changed()
 	n.w.net.changed()
 }

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/keepone-ha/keepone/pkg/core"
 )
 
 // Plan is what happens to a cluster: episodes, each after a calm, each healed at its end.
@@ -45,6 +47,9 @@ func Draw(seed uint64) Plan {
 		Policy: names[rng.IntN(len(names))], Converged: rng.IntN(3) == 0,
 	}
 	shape.Witness = rng.IntN(6) == 0
+	if shape.Manager = core.ManagerKeepone; seed%3 == 2 {
+		shape.Manager, shape.One, shape.OwnRing = core.ManagerPacemaker, rng.IntN(4) == 0, rng.IntN(2) == 0
+	}
 	p := Plan{Shape: shape}
 	for range episodes {
 		p.Episodes = append(p.Episodes, drawEpisode(rng, shape))
@@ -120,6 +125,15 @@ func (p Plan) String() string {
 	if s.Converged {
 		b.WriteString("converged\n")
 	}
+	if s.Manager == core.ManagerPacemaker {
+		b.WriteString("pacemaker\n")
+	}
+	if s.One {
+		b.WriteString("one\n")
+	}
+	if s.OwnRing {
+		b.WriteString("own-ring\n")
+	}
 	for _, e := range p.Episodes {
 		fmt.Fprintf(&b, "calm %s\n", e.Calm)
 		for _, a := range e.Acts {
@@ -131,7 +145,7 @@ func (p Plan) String() string {
 
 // Parse reads what String wrote.
 func Parse(script string) (Plan, error) {
-	var p Plan
+	p := Plan{Shape: Shape{Manager: core.ManagerKeepone}}
 	for i, line := range strings.Split(script, "\n") {
 		if err := p.parseLine(strings.Fields(line)); err != nil {
 			return p, fmt.Errorf("line %d %q: %w", i+1, line, err)
@@ -150,6 +164,12 @@ func (p *Plan) parseLine(words []string) (err error) {
 		s.Witness = true
 	case words[0] == "converged":
 		s.Converged = true
+	case words[0] == "pacemaker":
+		s.Manager = core.ManagerPacemaker
+	case words[0] == "one":
+		s.One = true
+	case words[0] == "own-ring":
+		s.OwnRing = true
 	case len(words) < 2:
 		return fmt.Errorf("what?")
 	case words[0] == "seed":

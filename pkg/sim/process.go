@@ -14,7 +14,7 @@ import (
 type process struct {
 	w      *World
 	n      *node
-	d      *daemon
+	g      *program
 	resume func() (struct{}, bool)
 	end    func()
 	yield  func(struct{}) bool
@@ -26,9 +26,20 @@ type process struct {
 // killed unwinds a process whose node or program has ended.
 type killed struct{}
 
-// spawn runs body on a node from now on, until it returns or its program dies.
-func (n *node) spawn(d *daemon, body func(*process)) *process {
-	p := &process{w: n.w, n: n, d: d}
+// program is what processes live and die with.
+type program struct {
+	n         *node
+	processes []*process
+	hung      bool
+	stuck     []*process // what was to go on while it hung
+}
+
+// spawn runs body on a node from now on, until it returns or its daemon dies.
+func (n *node) spawn(d *daemon, body func(*process)) *process { return d.run(body) }
+
+// run is spawn for any program.
+func (g *program) run(body func(*process)) *process {
+	p := &process{w: g.n.w, n: g.n, g: g}
 	p.resume, p.end = iter.Pull(func(yield func(struct{}) bool) {
 		p.yield = yield
 		defer func() {
@@ -41,7 +52,7 @@ func (n *node) spawn(d *daemon, body func(*process)) *process {
 		}()
 		body(p)
 	})
-	d.processes = append(slices.DeleteFunc(d.processes, func(o *process) bool { return o.gone }), p)
+	g.processes = append(slices.DeleteFunc(g.processes, func(o *process) bool { return o.gone }), p)
 	p.wakeIn(0)
 	return p
 }
@@ -53,8 +64,8 @@ func (p *process) wakeIn(d time.Duration) {
 	p.w.on(p.n, d, func() {
 		switch {
 		case p.gone || p.wakes != mine:
-		case p.d.hung:
-			p.d.stuck = append(p.d.stuck, p)
+		case p.g.hung:
+			p.g.stuck = append(p.g.stuck, p)
 		default:
 			p.resume()
 		}
@@ -96,9 +107,9 @@ func (p *process) await(d time.Duration, cond func() bool) bool {
 	return true
 }
 
-// stir wakes the daemon's processes whose wait is over by now.
-func (d *daemon) stir() {
-	for _, p := range d.processes {
+// stir wakes the program's processes whose wait is over by now.
+func (g *program) stir() {
+	for _, p := range g.processes {
 		if !p.gone && p.awaits != nil && p.awaits() {
 			p.awaits = nil
 			p.wakeIn(0)
@@ -152,7 +163,33 @@ func (s *span) Deadline() (time.Time, bool) {
 }
 
 // ctx is the span for the process, whose waits it ends.
-func (p *process) ctx(s *span) context.Context { return clock.With(s, hand{p, s}) }
+func (p *process) ctx(s *span) context.Context {
+	return clock.With(context.WithValue(s, ours{}, p), hand{p, s})
+}
+
+// ours finds the process that a context belongs to.
+type ours struct{}
+
+func processOf(ctx context.Context) *process { return ctx.Value(ours{}).(*process) }
+
+// goOn has a program that hung go on.
+func (g *program) goOn() {
+	g.hung = false
+	for _, p := range g.stuck {
+		if !p.gone {
+			p.wakeIn(0)
+		}
+	}
+	g.stuck = nil
+}
+
+// end kills all of the program.
+func (g *program) end() {
+	for _, p := range g.processes {
+		p.kill()
+	}
+	g.processes, g.stuck = nil, nil
+}
 
 // hand lets real code wait as a process.
 type hand struct {

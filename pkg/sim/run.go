@@ -23,16 +23,17 @@ type Outcome struct {
 func (o Outcome) Bad() bool { return len(o.Broken) > 0 || o.Stalled != "" }
 
 const (
-	settleBound = 4 * time.Minute // once all is mended
-	lookSettled = 500 * time.Millisecond
-	mixTime     = 20 * time.Second // faults act for so long at most before the world is mended, if nothing settles
+	settleBound  = 4 * time.Minute  // once all is mended
+	managedBound = 12 * time.Minute // likewise, under Pacemaker
+	lookSettled  = 500 * time.Millisecond
+	mixTime      = 20 * time.Second // faults act for so long at most before the world is mended, if nothing settles
 )
 
 // Play runs a plan.
 func Play(p Plan, verbose bool) Outcome {
 	w := New(p.Shape, verbose)
 	o := Outcome{Plan: p, Kinds: w.faults.seen}
-	if !w.settle(settleBound) {
+	if !w.settle(w.bound()) {
 		o.Stalled = "the cluster never came up: " + w.unsettled()
 	}
 	for i, e := range p.Episodes {
@@ -76,7 +77,7 @@ func (w *World) episode(e Episode) string {
 		}
 	}
 	w.heal()
-	if !w.settle(settleBound) && len(w.checks.broken) == 0 {
+	if !w.settle(w.bound()) && len(w.checks.broken) == 0 {
 		return "all is mended, but " + w.unsettled()
 	}
 	return ""
@@ -142,6 +143,39 @@ func (w *World) runs(g *core.Grant, i int) bool {
 	return n.alive() && n.life == g.Instance && h.runs && h.rec.Epoch == g.Epoch && h.client.alive && !w.ceph.banned(h.client.address)
 }
 
+// bound is how long it takes at most until all is well once all is mended. An operation that hangs when it is mended has
+// its timeout first, and what failed too often on each node is tried again after failure-timeout.
+func (w *World) bound() time.Duration {
+	if w.managed() {
+		return managedBound
+	}
+	return settleBound
+}
+
+// pacemakers says what Pacemaker still has to do; empty: nothing.
+func (w *World) pacemakers() string {
+	dcs := 0
+	for _, n := range w.nodes {
+		c := n.pcmk
+		switch {
+		case c == nil:
+			return "Pacemaker does not run on " + string(n.name)
+		case len(n.view) != len(w.nodes):
+			return string(n.name) + " is not in everybody's membership"
+		case !c.leads:
+			continue
+		}
+		dcs++
+		if acts := c.schedule(); c.busy > 0 || c.poked || !c.joined || len(acts) > 0 {
+			return fmt.Sprintf("Pacemaker is at work: %d under way, %d to do", c.busy, len(acts))
+		}
+	}
+	if dcs != 1 {
+		return fmt.Sprintf("%d DCs", dcs)
+	}
+	return ""
+}
+
 // unsettled says what is still to come; empty: the cluster is as it should be.
 func (w *World) unsettled() string {
 	s := w.raft.newest()
@@ -161,6 +195,8 @@ func (w *World) unsettled() string {
 		}
 	case w.busy > 0 || !s.AtRest():
 		return "something is under way"
+	case w.managed() && w.pacemakers() != "":
+		return w.pacemakers()
 	case s.Maintenance.On:
 		return "maintenance is on"
 	}

@@ -51,7 +51,7 @@ func (r *runner) here() agent.Here {
 func (r *runner) step(p *process) time.Duration {
 	state := *r.d.state()
 	here := r.here()
-	step, g := agent.Judge(state, r.n.name, r.n.life, r.h.name, here, false)
+	step, g := agent.Judge(state, r.n.name, r.n.life, r.h.name, here, r.claimed())
 	say := func(c core.Command) time.Duration {
 		r.d.propose(p, c, reportLimit)
 		return retryShort
@@ -73,13 +73,17 @@ func (r *runner) step(p *process) time.Duration {
 	case agent.Vacant:
 		failure := ""
 		if g.Phase != core.PhaseReleasing && g.Phase != core.PhaseContained {
-			failure = "it was stopped on this node"
+			failure = r.stopped("it was stopped on this node")
 			if words := r.failed[g.Epoch]; words != "" {
 				failure = words
 			}
 		}
 		return say(core.Vacated{Service: r.h.name, Epoch: g.Epoch, Instance: g.Instance, Failure: failure})
-	case agent.Rest, agent.Mapped:
+	case agent.Unclaimed:
+		return say(core.Vacated{Service: r.h.name, Epoch: g.Epoch, Instance: g.Instance})
+	case agent.Mapped:
+		return say(core.Promoted{Service: r.h.name, Epoch: g.Epoch, Instance: g.Instance, Run: g.Run})
+	case agent.Rest:
 	}
 	return lookAgain
 }
@@ -96,7 +100,12 @@ func (r *runner) clean(p *process, state core.State, g core.Grant) time.Duration
 	epoch := r.h.rec.Epoch
 	failure := ""
 	if g.Phase != core.PhaseReleasing && g.Phase != core.PhaseContained {
-		if failure = r.failed[g.Epoch]; failure == "" {
+		marks := r.h.rec.Marks
+		switch failure = r.failed[g.Epoch]; {
+		case failure != "":
+		case marks.Contained || marks.Halted || r.h.isBuried(r.h.rec.Epoch, r.h.rec.Attempt):
+			failure = r.stopped("it was stopped on this node")
+		default:
 			failure = "its activation was cut short, or its storage went away"
 		}
 	}
@@ -124,14 +133,14 @@ func (r *runner) watch(p *process, _ core.State, g core.Grant) time.Duration {
 	failures := 0
 	for {
 		state := *r.d.state()
-		step, now := agent.Judge(state, r.n.name, r.n.life, r.h.name, r.here(), false)
+		step, now := agent.Judge(state, r.n.name, r.n.life, r.h.name, r.here(), r.claimed())
 		if step != agent.Adopt {
 			return 0
 		}
 		if now.Phase == core.PhaseStarting && r.answers() {
 			r.d.propose(p, core.Started{Service: r.h.name, Epoch: now.Epoch, Instance: now.Instance, Run: now.Run}, reportLimit)
 		}
-		if failures = failures + 1; r.answers() {
+		if failures = failures + 1; r.answers() || p.w.managed() {
 			failures = 0
 		} else if failures >= 3 && now.Phase == core.PhaseRunning {
 			r.d.propose(p, core.RunFailed{Service: r.h.name, Epoch: g.Epoch, Instance: g.Instance, Run: now.Run, Reason: "3 probes failed in a row"}, reportLimit)
@@ -154,6 +163,12 @@ func (r *runner) activate(p *process, state core.State, g core.Grant, mounted bo
 	}
 	began := p.w.now
 	err := r.comeUp(p, state, g, spec.StartLimit, mounted)
+	if err == nil && g.Stage == core.StagePromoted {
+		r.d.propose(p, core.Promoted{
+			Service: r.h.name, Epoch: g.Epoch, Instance: g.Instance, Run: g.Run, Storage: p.w.now - began,
+		}, reportLimit)
+		return retryShort
+	}
 	if err == nil {
 		r.d.propose(p, core.Started{
 			Service: r.h.name, Epoch: g.Epoch, Instance: g.Instance, Run: g.Run, Storage: r.h.begun - began, Probe: p.w.now - r.h.begun,
@@ -162,7 +177,7 @@ func (r *runner) activate(p *process, state core.State, g core.Grant, mounted bo
 	}
 	p.w.say("%s fails to start %s@%d: %v", r.n.name, r.h.name, g.Epoch, err)
 	if !r.wanted(g) {
-		return 0
+		return r.giveUp(p, g, spec.StopLimit)
 	}
 	if mounted {
 		if result := r.h.stop(p, spec.StopLimit, true); result.Contained {
@@ -186,14 +201,53 @@ func (r *runner) comeUp(p *process, state core.State, g core.Grant, limit time.D
 	if err := r.bring(p, s, state, g, mounted); err != nil {
 		return err
 	}
+	if g.Stage == core.StagePromoted {
+		return nil
+	}
 	return r.untilAnswers(p, s, g)
 }
 
 // wanted reports whether State still wants this very run here.
 func (r *runner) wanted(g core.Grant) bool {
+	return r.granted(g) && r.claimed()
+}
+
+// granted reports whether State has this very run here, whoever waits for it.
+func (r *runner) granted(g core.Grant) bool {
 	now := r.d.state().Services[r.h.name].Grant
 	return now != nil && now.Instance == r.n.life && now.Epoch == g.Epoch && now.Run == g.Run &&
 		now.Phase != core.PhaseReleasing && now.Phase != core.PhaseContained
+}
+
+// claimed reports whether an activation is still waited for.
+func (r *runner) claimed() bool {
+	if r.d.claims == nil {
+		return true
+	}
+	is, _ := r.d.claims.Claimed(r.h.name)
+	return is
+}
+
+// stopped is the failure that a stop on this node is: none where a cluster manager stops what it has started.
+func (r *runner) stopped(words string) string {
+	if r.n.w.managed() {
+		return ""
+	}
+	return words
+}
+
+// giveUp ends an activation that nobody wants any more. It is no failure.
+func (r *runner) giveUp(p *process, g core.Grant, graceful time.Duration) time.Duration {
+	switch {
+	case !r.granted(g), !r.h.has, r.h.rec.Marks.Vacated, r.h.rec.Epoch != g.Epoch:
+		return 0
+	case g.Staged && r.h.rec.Storage.Kept:
+		if r.h.stop(p, graceful, true).Contained {
+			return 0
+		}
+	}
+	r.reportStop(p, g, r.h.stop(p, graceful, false), "")
+	return retryShort
 }
 
 var (
@@ -222,11 +276,15 @@ func (r *runner) ready(s *span, g core.Grant) error {
 // bring takes the steps of one activation, until the container's init runs.
 func (r *runner) bring(p *process, s *span, state core.State, g core.Grant, mounted bool) error {
 	p.await(s.until-p.w.now, func() bool { return r.n.leased(r.h.name, g.Epoch) || !r.wanted(g) })
+	p.await(s.until-p.w.now, func() bool { return !r.h.stopping })
 	if err := r.ready(s, g); err != nil {
 		return err
 	}
 	h := r.h
 	if mounted {
+		if !h.mounted {
+			return errors.New("the volume is not mounted")
+		}
 		h.rec.Attempt, h.rec.Marks = g.Run, release.Marks{}
 	} else {
 		if h.has && !h.facts().Idle() {
@@ -237,6 +295,9 @@ func (r *runner) bring(p *process, s *span, state core.State, g core.Grant, moun
 		if err := r.volume(p, s, state, g); err != nil {
 			return err
 		}
+	}
+	if g.Stage == core.StagePromoted {
+		return nil
 	}
 	p.sleep(p.w.between(50*time.Millisecond, 300*time.Millisecond))
 	if err := r.ready(s, g); err != nil {
@@ -252,6 +313,7 @@ func (r *runner) bring(p *process, s *span, state core.State, g core.Grant, moun
 // volume maps the image, waits until the client's address is committed, and mounts.
 func (r *runner) volume(p *process, s *span, state core.State, g core.Grant) error {
 	h, img := r.h, p.w.image(r.h.name)
+	h.rec.Storage.Kept = g.Staged
 	if err := r.ready(s, g); err != nil {
 		return err
 	}
@@ -264,17 +326,25 @@ func (r *runner) volume(p *process, s *span, state core.State, g core.Grant) err
 		h.client.close()
 		return err
 	}
-	h.rec.Storage.Address = h.client.address
+	h.rec.Storage.Address, h.rec.Storage.Device = h.client.address, "/dev/"+string(h.name)
 	p.w.checks.dirty = true
 	p.sleep(p.w.between(10*time.Millisecond, 100*time.Millisecond))
 	if err := r.commitClient(p, s, g); err != nil {
 		return err
 	}
+	if g.Staged {
+		return r.ready(s, g) // another mounts it
+	}
 	p.sleep(p.w.between(20*time.Millisecond, 200*time.Millisecond))
 	if err := r.ready(s, g); err != nil {
 		return err
 	}
-	for k := range objects / 2 { // the check and the mount read the journal
+	return h.mount()
+}
+
+// mount checks the file system and mounts it: both read the journal.
+func (h *holding) mount() error {
+	for k := range objects / 2 {
 		if !h.client.alive || !h.client.read(k) {
 			return errDevice
 		}

@@ -23,9 +23,11 @@ type World struct {
 	raft   *raft
 	ceph   *ceph
 	checks *checks
+	ring   *ring // nil: no cluster manager
 	trace  *trace
 	faults *faultSet
 	busy   int // effects under way: activations, stops, fences
+	tokens int // of requests
 }
 
 // Shape is how a cluster is built. It is drawn from a seed, or read from a story.
@@ -36,6 +38,9 @@ type Shape struct {
 	Services  int
 	Policy    string // default, strict, bmc, storage
 	Converged bool   // Ceph's mons and OSDs live on the nodes
+	Manager   core.Manager
+	One       bool // a service is one resource of Pacemaker's, not a promotable clone and a group
+	OwnRing   bool // corosync has links of its own
 }
 
 // New founds a cluster with everything well.
@@ -53,14 +58,21 @@ func New(shape Shape, verbose bool) *World {
 	for range spec.Services {
 		w.ceph.images = append(w.ceph.images, newImage(w))
 	}
+	if shape.Manager == core.ManagerPacemaker {
+		w.ring = newRing(w, spec)
+	}
 	w.raft = newRaft(w, spec)
 	for _, n := range w.nodes {
 		n.startGuard()
 		n.startDaemon()
+		n.startPacemaker()
 	}
 	w.raft.reconsider()
 	return w
 }
+
+// managed reports whether Pacemaker orders the services.
+func (w *World) managed() bool { return w.ring != nil }
 
 // at has something happen later; a negative d is now.
 func (w *World) at(d time.Duration, do func()) {

@@ -12,7 +12,7 @@ import (
 // calmWorld is a cluster of three that runs its service.
 func calmWorld(t *testing.T) (*World, *node) {
 	t.Helper()
-	w := New(Shape{Seed: 1, Nodes: 3, Services: 1, Policy: "default"}, true)
+	w := New(Shape{Seed: 1, Nodes: 3, Services: 1, Policy: "default", Manager: core.ManagerKeepone}, true)
 	t.Cleanup(func() {
 		w.end()
 		if t.Failed() {
@@ -125,4 +125,32 @@ func TestNoticesFalseWords(t *testing.T) {
 	w, holder = calmWorld(t)
 	w.checks.proof(core.Proof{Kind: core.ProofBMCOff, Instance: holder.life})
 	wantBroken(t, w, "and it lives")
+}
+
+// managedWorld is a cluster of three under Pacemaker that runs its service.
+func managedWorld(t *testing.T, one bool) (*World, *node) {
+	t.Helper()
+	w := New(Shape{Seed: 1, Nodes: 3, Services: 1, Policy: "default", Manager: core.ManagerPacemaker, One: one}, true)
+	t.Cleanup(func() {
+		w.end()
+		if t.Failed() {
+			t.Log("\n" + strings.Join(w.trace.lines, "\n"))
+		}
+	})
+	if !w.settle(2 * time.Minute) {
+		t.Fatalf("it never came up: %s", w.unsettled())
+	}
+	return w, w.names[w.raft.newest().Services["one"].Grant.Node]
+}
+
+// TestManagedPowerCut is one failover that Pacemaker orders, in both styles.
+func TestManagedPowerCut(t *testing.T) {
+	for _, one := range []bool{false, true} {
+		w, holder := managedWorld(t, one)
+		w.at(0, holder.cut)
+		w.Run(w.now + 30*time.Second)
+		if w.checks.failovers != 1 || len(w.checks.broken) > 0 || !w.allServed() {
+			t.Errorf("one %t: %d failovers, broken %v, served %t", one, w.checks.failovers, w.checks.broken, w.allServed())
+		}
+	}
 }

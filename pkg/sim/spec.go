@@ -19,7 +19,7 @@ var policies = map[string]core.Policy{
 // makeSpec is the cluster document of a shape, with the timing that a new cluster has.
 func makeSpec(shape Shape) core.Spec {
 	spec := core.Spec{
-		Cluster: "sim", Manager: core.ManagerKeepone, Fencing: policies[shape.Policy],
+		Cluster: "sim", Manager: shape.Manager, Fencing: policies[shape.Policy],
 		Timing: core.Timing{
 			Heartbeat: beatEvery, Suspect: time.Second, Lease: 3 * time.Second, LeaseMargin: 300 * time.Millisecond,
 			Down: 3 * time.Second, RaftElection: election, OffReadings: 200 * time.Millisecond,

@@ -58,8 +58,9 @@ var may = map[string][]string{
 
 	// The simulator is for tests: nothing of the product imports it.
 	"pkg/sim": {
-		"pkg/activate/takeover", "pkg/agent", "pkg/boottime", "pkg/clock", "pkg/core", "pkg/drive/ipmi", "pkg/fence", "pkg/guard", "pkg/observe",
-		"pkg/release", "pkg/worker",
+		"pkg/activate/takeover", "pkg/agent", "pkg/api", "pkg/boottime", "pkg/clock", "pkg/core", "pkg/drive/ipmi", "pkg/fence", "pkg/fence/relay",
+		"pkg/guard", "pkg/managed", "pkg/observe", "pkg/ocf", "pkg/ocf/container", "pkg/ocf/controller", "pkg/ocf/node", "pkg/ocf/rbd", "pkg/op",
+		"pkg/release", "pkg/setup", "pkg/worker",
 	},
 	"fencing/fence_keepone": {
 		"pkg/api", "pkg/config", "pkg/core", "pkg/drive", "pkg/drive/ipmi", "pkg/fence", "pkg/fence/relay", "pkg/op", "pkg/pki",

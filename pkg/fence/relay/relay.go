@@ -103,9 +103,40 @@ func (r Relay) mayShoot(ctx context.Context) error {
 	return nil
 }
 
-// Checked takes no answer for a proof that names none. Whether client scope is enough the daemon has decided: otherwise it
+// Daemons are those that can be asked for a fence.
+type Daemons struct {
+	Local   func(ctx context.Context) (op.Fenced, error)                     // this node's
+	Led     func(ctx context.Context) []core.NodeName                        // others that follow a leader, the target last
+	Through func(ctx context.Context, name core.NodeName) (op.Fenced, error) // asks such a one
+	Say     func(format string, args ...any)
+}
+
+// Ask tries this node's daemon, then those of the others that follow a leader. led reports whether any knew one.
+func (d Daemons) Ask(ctx context.Context) (fenced op.Fenced, led bool, err error) {
+	fenced, err = d.Local(ctx)
+	if !NoAnswer(err) {
+		return checked(fenced, err)
+	}
+	d.Say("%v", err)
+	led = api.CodeOf(err) == api.CodeUnknown // it had begun: a leader may have taken the order
+	for _, name := range d.Led(ctx) {
+		led = true
+		d.Say("asking through %s", name)
+		var answer op.Fenced
+		if answer, err = d.Through(ctx, name); !NoAnswer(err) {
+			return checked(answer, err)
+		}
+		d.Say("%v", err)
+	}
+	if !led {
+		err = fmt.Errorf("%w (%w)", ErrNoLeader, err)
+	}
+	return op.Fenced{}, led, err
+}
+
+// checked takes no answer for a proof that names none. Whether client scope is enough the daemon has decided: otherwise it
 // answers with an error.
-func Checked(fenced op.Fenced, err error) (op.Fenced, bool, error) {
+func checked(fenced op.Fenced, err error) (op.Fenced, bool, error) {
 	if err == nil && fenced.Scope != core.ScopeNode && fenced.Scope != core.ScopeClient {
 		err = fmt.Errorf("%w: the answer names scope %q", ErrWrongScope, fenced.Scope)
 	}

@@ -1,0 +1,288 @@
+package sim
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/keepone-ha/keepone/pkg/core"
+	"github.com/keepone-ha/keepone/pkg/ocf"
+)
+
+const (
+	recheck    = time.Minute // cluster-recheck-interval
+	fenceAgain = 3 * time.Second
+)
+
+// pacemaker is one run of Pacemaker on a node.
+type pacemaker struct {
+	n       *node
+	brain   program // its part of the DC, which dies with an election
+	leads   bool
+	poked   bool
+	joined  bool // the DC has taken everybody's history in
+	members map[core.NodeName]*member
+	history map[string]place               // of this node's own operations
+	turns   map[string]int                 // counts what monitors were begun for
+	locked  map[string]bool                // a resource has an operation under way
+	attrs   map[core.NodeName]attributeSet // as this node's attrd knows them
+	held    time.Duration                  // no fence before
+	busy    int                            // actions under way
+}
+
+// attributeSet are the attributes of one node, each with the number of its change.
+type attributeSet map[string]attribute
+
+type attribute struct {
+	value string
+	seq   uint64
+	gone  bool
+}
+
+// startPacemaker starts corosync and Pacemaker.
+func (n *node) startPacemaker() {
+	if n.w.ring == nil || n.pcmk != nil || !n.power || n.stays {
+		return
+	}
+	n.pcmk = &pacemaker{
+		n: n, members: map[core.NodeName]*member{}, history: map[string]place{}, locked: map[string]bool{}, turns: map[string]int{},
+		attrs: map[core.NodeName]attributeSet{n.name: {}},
+	}
+	n.pcmk.brain.n = n
+	for _, m := range n.w.nodes {
+		n.pcmk.members[m.name] = &member{expected: true}
+	}
+	if n.cib == nil {
+		n.cib = newConf()
+	}
+	if n.view == nil {
+		n.view = []*node{n}
+	}
+	n.w.ring.changed()
+	n.membership()
+}
+
+// endPacemaker is the end of all of its processes but what agents left running; corosync goes on.
+func (n *node) endPacemaker() {
+	if n.pcmk == nil {
+		return
+	}
+	n.pcmk.brain.end()
+	n.agents.end()
+	n.pcmk = nil
+	for _, m := range n.view {
+		if m != n && m.pcmk != nil {
+			m.membership()
+		}
+	}
+}
+
+func (c *pacemaker) poke() {
+	c.poked = true
+	c.brain.stir()
+}
+
+// membership is another membership, or another Pacemaker in it.
+func (n *node) membership() {
+	c := n.pcmk
+	if c == nil {
+		return
+	}
+	for name := range c.attrs {
+		if m := n.w.names[name]; m != n && (!slices.Contains(n.view, m) || m.pcmk == nil) {
+			delete(c.attrs, name) // attrd forgets who left
+		}
+	}
+	for _, m := range n.partners() {
+		for name, a := range c.attrs[n.name] {
+			n.w.on(m, n.w.between(time.Millisecond, 50*time.Millisecond), func() { m.told(n, name, a) })
+		}
+	}
+	c.joined = false
+	n.w.on(n, n.w.between(100*time.Millisecond, 600*time.Millisecond), func() {
+		if n.pcmk == c {
+			c.elect()
+		}
+	})
+	c.poke()
+}
+
+// elect has the lowest of the partition lead it, or one that already does.
+func (c *pacemaker) elect() {
+	n := c.n
+	dc := n
+	for _, m := range n.partners() {
+		if better := m.id < dc.id; m.pcmk.leads == dc.pcmk.leads && better || m.pcmk.leads && !dc.pcmk.leads {
+			dc = m
+		}
+	}
+	switch {
+	case dc == n && !c.leads:
+		c.leads, c.joined = true, false
+		n.w.say("%s is the DC", n.name)
+		c.brain.run(c.lead)
+	case dc != n && c.leads:
+		c.leads, c.busy = false, 0
+		c.brain.end()
+		dc.pcmk.joined = false
+		dc.pcmk.poke()
+	}
+}
+
+// join takes in the newest configuration and what every member knows of itself.
+func (c *pacemaker) join() {
+	c.joined = true
+	for _, m := range c.n.partners() {
+		if m.cib.version > c.n.cib.version {
+			c.n.adopt(m.cib)
+		}
+	}
+	for _, m := range c.n.partners() {
+		m.adopt(c.n.cib)
+		c.members[m.name] = &member{expected: true, at: maps.Clone(m.pcmk.history), dirty: c.members[m.name].dirty && c.members[m.name].expected}
+	}
+}
+
+// share gives every member the DC's knowledge, as the CIB does: the next DC starts from it.
+func (c *pacemaker) share() {
+	for _, m := range c.n.partners() {
+		if m != c.n {
+			m.pcmk.members = maps.Clone(c.members)
+		}
+	}
+}
+
+// lead is the DC's work: what can be done is done, then it looks again.
+func (c *pacemaker) lead(p *process) {
+	p.sleep(p.w.between(500*time.Millisecond, 2*time.Second))
+	for {
+		if !c.joined {
+			p.sleep(p.w.between(50*time.Millisecond, 300*time.Millisecond))
+			c.join()
+		}
+		c.poked = false
+		acts := c.schedule()
+		if len(acts) == 0 {
+			p.await(recheck, func() bool { return c.poked })
+			p.sleep(p.w.between(10*time.Millisecond, 60*time.Millisecond))
+			continue
+		}
+		c.carryOut(p, acts)
+		c.share()
+		p.sleep(p.w.between(10*time.Millisecond, 60*time.Millisecond))
+	}
+}
+
+func (c *pacemaker) schedule() []action {
+	attrs := map[core.NodeName]map[string]string{}
+	for name, set := range c.attrs {
+		attrs[name] = map[string]string{}
+		for key, a := range set {
+			if !a.gone {
+				attrs[name][key] = a.value
+			}
+		}
+	}
+	for _, n := range c.n.w.nodes {
+		if c.members[n.name].at == nil {
+			c.members[n.name] = &member{expected: c.members[n.name].expected, dirty: c.members[n.name].dirty, at: map[string]place{}}
+		}
+	}
+	s := scheduler{w: c.n.w, conf: c.n.cib, here: c.n.partners(), quorate: c.n.quorate(), members: c.members, attrs: attrs}
+	acts := s.next()
+	return slices.DeleteFunc(acts, func(a action) bool { return a.verb == "" && (c.n.w.now < c.held || len(s.here) < 2 && a.node == c.n) })
+}
+
+// carryOut does all of the actions side by side, and waits for each to end or for its node to be lost. Nothing new
+// begins meanwhile.
+func (c *pacemaker) carryOut(p *process, acts []action) {
+	left := len(acts)
+	done := func() { left--; c.brain.stir() }
+	c.busy = left
+	for _, a := range acts {
+		if a.verb == "" {
+			c.fence(p, a.node, done)
+			continue
+		}
+		m := a.node.pcmk
+		ended := false
+		c.n.w.on(a.node, c.n.w.between(time.Millisecond, 20*time.Millisecond), func() {
+			if a.node.pcmk != m {
+				return
+			}
+			m.execute(a, func(code ocf.Code) {
+				if !ended {
+					ended = true
+					c.result(a, code)
+					done()
+				}
+			})
+		})
+		c.brain.run(func(q *process) { // a node that is lost answers no more
+			for !ended {
+				q.await(opTimeout(a)+20*time.Second, func() bool { return ended || a.node.pcmk != m || !slices.Contains(c.n.view, a.node) })
+				if !ended {
+					ended = true
+					done()
+				}
+			}
+		})
+	}
+	p.await(forever, func() bool { return left == 0 })
+	c.busy = 0
+}
+
+// result takes in what an operation came to.
+func (c *pacemaker) result(a action, code ocf.Code) {
+	m := c.members[a.node.name]
+	is := &member{expected: m.expected, dirty: m.dirty, at: maps.Clone(m.at)}
+	if is.at == nil {
+		is.at = map[string]place{}
+	}
+	is.at[a.resource] = a.node.pcmk.history[a.resource]
+	if a.verb == ocf.Stop && code != ocf.Success && a.resource != controllerID {
+		is.dirty = true
+	}
+	c.members[a.node.name] = is
+	c.share()
+	c.poke()
+}
+
+// record notes a result on the node where it was made, and tells the DC.
+func (c *pacemaker) record(a action, probe bool, code ocf.Code) {
+	was := c.history[a.resource]
+	is := was.learn(a.verb, probe, code, c.n.w.now)
+	if a.resource == controllerID && !probe { // on-fail=ignore
+		is = place{role: started, last: c.n.w.now}
+		if a.verb == ocf.Stop {
+			is.role = stopped
+		}
+	}
+	c.history[a.resource] = is
+	if is.role == was.role && is.failed == was.failed {
+		return
+	}
+	for _, m := range c.n.partners() {
+		if m.pcmk.leads {
+			m.pcmk.result(action{node: c.n, resource: a.resource, verb: ocf.Monitor}, ocf.Success)
+		}
+	}
+}
+
+// told is an attribute's change that arrives.
+func (n *node) told(of *node, name string, a attribute) {
+	c := n.pcmk
+	if c == nil || of.pcmk == nil || !slices.Contains(n.view, of) {
+		return
+	}
+	if c.attrs[of.name] == nil {
+		c.attrs[of.name] = attributeSet{}
+	}
+	if was := c.attrs[of.name][name]; was.seq < a.seq {
+		c.attrs[of.name][name] = a
+		n.w.say("%s learns that %s of %s is %q", n.name, name, of.name, a.value)
+		if c.leads && (was.value != a.value || was.gone != a.gone) {
+			c.poke()
+		}
+	}
+}
