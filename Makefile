@@ -23,8 +23,9 @@ SEED ?= 1
 VERSION ?= $(shell sed -n 's/^var Version = "\(.*\)"/\1/p' pkg/version/version.go)
 
 TIME ?= 30s
+DURATION ?= 15m
 
-.PHONY: help check build test demo bench lab sim deps clean mutants fuzz golden deb test-deb
+.PHONY: help check build test demo bench lab sim chaos deps clean mutants fuzz golden deb test-deb
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 16
@@ -62,6 +63,9 @@ sim: ## play SEEDS=n seeds of whole clusters in virtual time, from SEED=n (0: fr
 	@mkdir -p build
 	CGO_ENABLED=0 go build -o build/sim ./test/sim
 	@build/sim -seeds $(SEEDS) -first $(SEED) -jobs $(shell nproc) -save build
+
+chaos: build ## faults on real parts for DURATION=15m by SEED=n (0: a fresh one), then a verdict; MANAGER=pacemaker has Pacemaker order
+	@build/keepone-lab chaos -bin build -json build/chaos.json -duration $(DURATION) -seed $(SEED) -manager $(MANAGER)
 
 mutants: ## take each safety check out, one at a time, and see a test fail; CASE=part of an id
 	@mkdir -p build

@@ -27,7 +27,7 @@ lint_cgo() { # the packages that bind Ceph and LXC
 drivers() { # each driver against the real thing
 	local tag
 	tag=$(make -s ceph-tag)
-	go test -tags "$tag,lab" -count=1 -p 1 -timeout 300s ./pkg/release/... ./pkg/guard/... ./pkg/fence/... ./pkg/drive/... ./pkg/setup/... ./cmd/keeponed/...
+	go test -tags "$tag,lab" -count=1 -p 1 -timeout 300s ./pkg/replica/... ./pkg/release/... ./pkg/guard/... ./pkg/fence/... ./pkg/drive/... ./pkg/setup/... ./cmd/keeponed/...
 }
 simulate() { # fixed seeds count; fresh ones, within a slot, only tell what they find
 	local jobs

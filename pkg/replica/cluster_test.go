@@ -48,7 +48,6 @@ type member struct {
 	mux   *api.Mux
 	node  *api.Node
 	dir   string
-	disk  *faultyDisk
 	check func(core.NodeName, core.Command) error
 }
 
@@ -119,8 +118,13 @@ func addrOf(name core.NodeName) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, name[0]}), api.Port)
 }
 
+// opener opens a disk in a way of its own.
+type opener interface {
+	open(dir string) (raft.LogStore, raft.StableStore, raft.SnapshotStore, func() error, error)
+}
+
 // start brings a node up on the disk in dir; disk nil means real files.
-func (c *cluster) start(name core.NodeName, dir string, disk *faultyDisk) *member {
+func (c *cluster) start(name core.NodeName, dir string, disk opener) *member {
 	c.t.Helper()
 	m, err := c.tryStart(name, dir, disk)
 	if err != nil {
@@ -129,8 +133,8 @@ func (c *cluster) start(name core.NodeName, dir string, disk *faultyDisk) *membe
 	return m
 }
 
-func (c *cluster) tryStart(name core.NodeName, dir string, disk *faultyDisk) (*member, error) {
-	m := &member{id: c.ids[name], addr: addrOf(name), dir: dir, disk: disk}
+func (c *cluster) tryStart(name core.NodeName, dir string, disk opener) (*member, error) {
+	m := &member{id: c.ids[name], addr: addrOf(name), dir: dir}
 	log := slog.New(slog.DiscardHandler)
 	dialer := api.NewDialer(m.id, func(to core.NodeName) []netip.AddrPort { return []netip.AddrPort{addrOf(to)} },
 		func(ctx context.Context, to netip.AddrPort) (net.Conn, error) {

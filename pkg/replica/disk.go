@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"runtime/debug"
 
 	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 )
 
 // guardedDisk notices the first failed write and ends this node's part in the cluster. After a failed fsync nobody
@@ -26,12 +28,37 @@ func (g *guardedDisk) write(what string, f func() error) error {
 		return fmt.Errorf("%s: %w", what, ErrDisk)
 	default:
 	}
-	err := f()
+	err := caught(f)
 	if err != nil {
 		err = fmt.Errorf("%s: %w: %w", what, ErrDisk, err)
 		g.fail(err)
 	}
 	return err
+}
+
+// caught runs f on the log, and makes an error of what its library has none for: the file is mapped into memory, so that a page
+// that can't be read is a fault, and at a page that makes no sense the library panics.
+func caught(f func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("a page of the log can't be read or makes no sense: %v", p)
+		}
+	}()
+	return f()
+}
+
+// read asks the log for one thing. Raft knows that a key is not there by the error's words, so that one is left as it is.
+func read[T any](g *guardedDisk, what string, f func() (T, error)) (value T, err error) {
+	err = caught(func() (err error) {
+		value, err = f()
+		return err
+	})
+	if err != nil && err.Error() != raftboltdb.ErrKeyNotFound.Error() {
+		err = fmt.Errorf("%s: %w: %w", what, ErrDisk, err)
+		g.fail(err) // Raft hands on its words alone
+	}
+	return value, err
 }
 
 type guardedLogs struct {
@@ -41,12 +68,20 @@ type guardedLogs struct {
 
 // GetLog ends the caller where Raft would panic: a log that can't be read. One that is not there is its own affair.
 func (s *guardedLogs) GetLog(index uint64, l *raft.Log) error {
-	err := s.LogStore.GetLog(index, l)
+	err := caught(func() error { return s.LogStore.GetLog(index, l) })
 	if err != nil && !errors.Is(err, raft.ErrLogNotFound) {
 		s.guard.fail(fmt.Errorf("read log entry %d: %w: %w", index, ErrDisk, err))
 		runtime.Goexit()
 	}
 	return err
+}
+
+func (s *guardedLogs) FirstIndex() (uint64, error) {
+	return read(s.guard, "read first index", s.LogStore.FirstIndex)
+}
+
+func (s *guardedLogs) LastIndex() (uint64, error) {
+	return read(s.guard, "read last index", s.LogStore.LastIndex)
 }
 
 func (s *guardedLogs) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
@@ -62,6 +97,14 @@ func (s *guardedLogs) DeleteRange(lo, hi uint64) error {
 type guardedStable struct {
 	raft.StableStore
 	guard *guardedDisk
+}
+
+func (s *guardedStable) Get(key []byte) ([]byte, error) {
+	return read(s.guard, "read "+string(key), func() ([]byte, error) { return s.StableStore.Get(key) })
+}
+
+func (s *guardedStable) GetUint64(key []byte) (uint64, error) {
+	return read(s.guard, "read "+string(key), func() (uint64, error) { return s.StableStore.GetUint64(key) })
 }
 
 func (s *guardedStable) Set(key, value []byte) error {

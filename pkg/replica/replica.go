@@ -14,11 +14,13 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/keepone-ha/keepone/pkg/boottime"
 	"github.com/keepone-ha/keepone/pkg/core"
@@ -148,7 +150,10 @@ func (r *Replica) startRaft(logs raft.LogStore, stable raft.StableStore, snaps r
 	case fatal := <-r.fatal:
 		return fatal
 	default:
-		return errors.Join(err, r.fsm.unreadable)
+		if r.fsm.unreadable != nil {
+			err = fmt.Errorf("%w: %w", err, r.fsm.unreadable)
+		}
+		return err
 	}
 }
 
@@ -174,21 +179,37 @@ func (r *Replica) config(notify chan<- bool) *raft.Config {
 // openDisk opens bolt and the snapshots below dir. Each write is on disk when it returns.
 func openDisk(dir string) (raft.LogStore, raft.StableStore, raft.SnapshotStore, func() error, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, nil, nil, nil, fmt.Errorf("open log: %w", err)
+		return nil, nil, nil, nil, unopened(dir, err)
 	}
-	bolt, err := raftboltdb.New(raftboltdb.Options{
-		Path:                    filepath.Join(dir, "raft.db"),
-		BoltOptions:             &bbolt.Options{Timeout: 2 * time.Second}, // races another daemon that holds the file
-		MsgpackUseNewTimeFormat: true,
+	var bolt *raftboltdb.BoltStore
+	err := caught(func() (err error) {
+		bolt, err = raftboltdb.New(raftboltdb.Options{
+			Path:                    filepath.Join(dir, "raft.db"),
+			BoltOptions:             &bbolt.Options{Timeout: 2 * time.Second}, // races another daemon that holds the file
+			MsgpackUseNewTimeFormat: true,
+		})
+		return err
 	})
 	if err != nil {
-		return nil, nil, nil, nil, fmt.Errorf("open log %s: %w", filepath.Join(dir, "raft.db"), err)
+		return nil, nil, nil, nil, unopened(filepath.Join(dir, "raft.db"), err)
 	}
 	snaps, err := raft.NewFileSnapshotStoreWithLogger(dir, 2, newLogger(slog.New(slog.DiscardHandler)))
 	if err != nil {
-		return nil, nil, nil, nil, errors.Join(fmt.Errorf("open snapshots: %w", err), bolt.Close())
+		return nil, nil, nil, nil, errors.Join(unopened(filepath.Join(dir, "snapshots"), err), bolt.Close())
 	}
 	return bolt, bolt, snaps, bolt.Close, nil
+}
+
+// unopened says why the log is not open: another process has it, the disk fails, or what is there is no log.
+func unopened(path string, err error) error {
+	var errno syscall.Errno
+	switch {
+	case errors.Is(err, bolterrors.ErrTimeout):
+		return fmt.Errorf("open log %s: %w", path, err)
+	case errors.As(err, &errno):
+		return fmt.Errorf("open log %s: %w: %w", path, ErrDisk, err)
+	}
+	return fmt.Errorf("open log %s: %w: %w; if the disk is well, the log is damaged: move its folder away and join again (keepone node add, keepone join)", path, ErrDisk, err)
 }
 
 // Stop leaves the cluster's traffic and waits until everything has ended; leadership contexts die. A leader should

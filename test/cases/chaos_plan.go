@@ -195,8 +195,9 @@ func stopCeph(daemons ...string) func(context.Context, *storm, *lab.Node) error 
 	}
 }
 
-// orderBound is what an operator waits for a command: at the worst moment it may be refused, fail or not be answered.
-const orderBound = 20 * time.Second
+// orderBound is what an operator waits for a command: at the worst moment it may be refused, fail or not be answered. It is
+// short, so that a fault which lasts meanwhile does not last for much longer than it was to.
+const orderBound = 5 * time.Second
 
 // order has an operator give a command. What becomes of it is told, and not an error: that is the storm's to judge.
 func order(args ...string) func(context.Context, *storm, *lab.Node) error {
@@ -212,7 +213,11 @@ func order(args ...string) func(context.Context, *storm, *lab.Node) error {
 }
 
 func orderSwitchover(ctx context.Context, s *storm, n *lab.Node) error {
-	return order("switchover", service, "--to", s.last(n).Name, "--yes")(ctx, s, nil)
+	to := s.last(n)
+	if to == nil {
+		to = s.Node(1) // every other one is off: it will be refused
+	}
+	return order("switchover", service, "--to", to.Name, "--yes")(ctx, s, nil)
 }
 
 func orderDrain(ctx context.Context, s *storm, n *lab.Node) error {

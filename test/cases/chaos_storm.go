@@ -16,6 +16,8 @@ const (
 	// wellBound is for a cluster to be whole again after a fault was mended: reboots, Pacemaker's joins and its patience
 	// with failures included, on a busy machine.
 	wellBound = 2 * time.Minute
+	// strikeBound is for one fault, or one round of mending: reboots of all nodes on a busy machine.
+	strikeBound = 40 * time.Second
 	// phasesSlack is what a failover may have taken beyond what its users noticed: the holder may serve on for a while after it
 	// was heard last.
 	phasesSlack = 5 * time.Second
@@ -120,7 +122,7 @@ func (s *storm) strike(ctx context.Context, f fault) error {
 	if f.kind.manager == "" || !f.kind.beside {
 		s.hurt = append(s.hurt, n)
 	}
-	ctx, cancel := context.WithTimeout(ctx, 2*orderBound)
+	ctx, cancel := context.WithTimeout(ctx, strikeBound)
 	defer cancel()
 	if err := f.kind.strike(ctx, s, n); err != nil {
 		// What another fault has taken away already can't be broken: that is told, and no more.
@@ -200,7 +202,7 @@ func (s *storm) awaitWell(ctx context.Context, mended time.Time) error {
 
 // mend takes back what faults do, as far as it is not yet. What can't be mended now is tried again.
 func (s *storm) mend(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, orderBound)
+	ctx, cancel := context.WithTimeout(ctx, strikeBound)
 	defer cancel()
 	err := s.ContinueCeph()
 	for _, n := range s.Nodes() {
@@ -236,7 +238,7 @@ func (s *storm) mend(ctx context.Context) {
 // help is what an operator does who is asked to: both are told to forget failures.
 func (s *storm) help(ctx context.Context, reason error) {
 	s.tell.say("        not whole yet (%.150v): an operator has failures forgotten", reason)
-	ctx, cancel := context.WithTimeout(ctx, orderBound)
+	ctx, cancel := context.WithTimeout(ctx, strikeBound)
 	defer cancel()
 	if _, err := s.keepone(ctx, s.anyUp(), "service", "start", service, "--no-wait"); err != nil {
 		s.Logf("%v", err)

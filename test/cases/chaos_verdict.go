@@ -106,8 +106,8 @@ func (s *storm) judgeRecords(ctx context.Context, v *verdict) error {
 	ops := s.users.Ops()
 	there, err := lab.ReadRecords(ctx, s.address)
 	if err != nil {
-		v.Violations = append(v.Violations, fmt.Sprintf("the records can't be read: %v", err))
-		there = nil
+		v.Violations = append(v.Violations, fmt.Sprintf("the records can't be read, and are not judged: %v", err))
+		return nil
 	}
 	text, err := json.Marshal(map[string]any{"ops": ops, "there": there})
 	if err == nil {
