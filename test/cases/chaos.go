@@ -18,7 +18,7 @@ func init() {
 	lab.Handle(lab.Command{Name: "chaos", Help: "chaos [-duration 15m] [-seed 1] [-manager keepone] [-json file]: faults, one after another, then a verdict", Outside: chaosVerb})
 	lab.Handle(lab.Command{Name: "chaos-room", Help: "chaos-room ORDERS: chaos in its room (used by chaos)", Inside: chaosRoom})
 	for _, fixed := range []chaosOrders{
-		{Manager: "keepone", Seed: 1, Faults: 6, Duration: 2 * time.Minute},
+		{Manager: "keepone", Seed: 1, Faults: 14, Duration: 2 * time.Minute},
 		{Manager: "pacemaker", Seed: 2, Faults: 5, Duration: 3 * time.Minute},
 	} {
 		lab.Register(lab.Case{
