@@ -93,7 +93,11 @@ func doctorReport(name core.NodeName, v core.NodeView, state core.State, add add
 				problem = "has not been tried yet"
 			}
 		}
-		add(name, "storage of "+string(svc.Name), problem, "image opens, client may be fenced")
+		fine := "image opens, client may be fenced"
+		if !ready.Relists {
+			fine += "; a blocklist entry of a person's, which ends too soon, only a person can take off (docs/operations.md: Ceph maintenance)"
+		}
+		add(name, "storage of "+string(svc.Name), problem, fine)
 	}
 }
 

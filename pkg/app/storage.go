@@ -31,12 +31,13 @@ type storage struct {
 	mu      sync.Mutex
 	ready   map[core.ServiceName]core.Ready
 	checked map[core.ServiceName]time.Time // when the cap was last found right
+	relists map[core.ServiceName]bool      // what was found then
 }
 
 func newStorage(h worker.Helpers, c worker.Ceph) *storage {
 	return &storage{
 		helpers: h, fencing: worker.NewControl(h, c), readiness: worker.NewControl(h, c),
-		ready: map[core.ServiceName]core.Ready{}, checked: map[core.ServiceName]time.Time{},
+		ready: map[core.ServiceName]core.Ready{}, checked: map[core.ServiceName]time.Time{}, relists: map[core.ServiceName]bool{},
 	}
 }
 
@@ -123,15 +124,18 @@ func (s *storage) look(ctx context.Context, st core.State, svc core.ServiceSpec)
 		return core.Ready{Reason: fmt.Sprintf("the volume of %s is full: make room in its container, or grow image and file system", svc.Name), Epoch: image.Epoch}
 	}
 	if time.Since(s.checkedAt(svc.Name)) > checkEvery {
-		if _, err := s.readiness.Do(ctx, worker.Request{Limit: checkLimit, Check: &worker.Check{Volume: svc.Volume}}); err != nil {
+		answer, err := s.readiness.Do(ctx, worker.Request{Limit: checkLimit, Check: &worker.Check{Volume: svc.Volume}})
+		if err != nil {
 			renew(s.readiness, err)
 			return core.Ready{Reason: err.Error(), Epoch: image.Epoch}
 		}
 		s.mu.Lock()
-		s.checked[svc.Name] = time.Now()
+		s.checked[svc.Name], s.relists[svc.Name] = time.Now(), answer.Checked != nil && answer.Checked.Relists
 		s.mu.Unlock()
 	}
-	return core.Ready{OK: true, Epoch: image.Epoch}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return core.Ready{OK: true, Epoch: image.Epoch, Relists: s.relists[svc.Name]}
 }
 
 // renew drops a connection that is of no more use: Ceph gives a key's new caps to new connections alone, and one

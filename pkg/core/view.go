@@ -56,6 +56,8 @@ type Ready struct {
 	OK     bool
 	Reason string // why not, and what to do
 	Epoch  Epoch  // that the image carries (I2)
+	// Relists: it could put right by itself what a person has on the blocklist for too short.
+	Relists bool `json:",omitempty"`
 }
 
 // holds reports whether the report shows anything of the service on the node.

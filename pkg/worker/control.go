@@ -45,9 +45,11 @@ type Check struct {
 	Volume core.VolumeSpec
 }
 
-// Checked is what Check read: equal on all nodes, or they don't speak of the same cluster.
+// Checked is what Check found. FSID is equal on all nodes, or they don't speak of the same cluster.
 type Checked struct {
 	FSID string
+	// Relists: this key may take a blocklist entry off that ends too soon, to add it again for good.
+	Relists bool
 }
 
 // CutOff is the storage proof's effect: write the epoch into the image, then (owners, blocklist, break) over

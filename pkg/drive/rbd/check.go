@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/ceph/go-ceph/rbd"
+	"golang.org/x/sys/unix"
 
 	"github.com/keepone-ha/keepone/pkg/core"
 	"github.com/keepone-ha/keepone/pkg/worker"
@@ -97,7 +98,24 @@ func (c *Conn) Check(volume core.VolumeSpec) (*worker.Checked, error) {
 	if err := c.blocklistAdd(harmless, time.Second); err != nil {
 		return nil, err
 	}
-	return &worker.Checked{FSID: fsid}, nil
+	relists, err := c.mayRelist()
+	if err != nil {
+		return nil, err
+	}
+	return &worker.Checked{FSID: fsid, Relists: relists}, nil
+}
+
+// mayRelist tries to take the harmless entry off again. 'profile rbd' alone does not allow that, and is enough until a
+// person has cut the holder's client off for a while.
+func (c *Conn) mayRelist() (bool, error) {
+	_, err := c.command(map[string]any{"prefix": "osd blocklist", "blocklistop": "rm", "addr": harmless})
+	switch errno(err) {
+	case unix.EACCES, unix.EPERM:
+		return false, nil
+	case unix.ENOENT: // another node's check took it off
+		return true, nil
+	}
+	return err == nil, classify(err, "take "+harmless+" off Ceph's blocklist")
 }
 
 // CheckSettings refuses Ceph's settings that make a take-over unsafe.

@@ -165,8 +165,13 @@ func TestBadImages(t *testing.T) {
 func TestCheck(t *testing.T) {
 	v := freshImage(t)
 	checked, err := control(t, "ha").Check(v)
-	if err != nil || checked.FSID != cluster.FS {
+	if err != nil || checked.FSID != cluster.FS || checked.Relists {
 		t.Fatalf("check: %+v, %v", checked, err)
+	}
+	for range 2 { // also what another node's check took off
+		if checked, err = control(t, "mender").Check(v); err != nil || !checked.Relists {
+			t.Fatalf("check: %+v, %v", checked, err)
+		}
 	}
 	_, err = control(t, "weak").Check(v)
 	wantCode(t, err, worker.CodeNoCap)
