@@ -31,6 +31,8 @@ var managedBenches = []benchCase{
 	{
 		name: "pcmk-powercut-one", unit: "s", nodes: 3, mark: mark{4, 8},
 		managed: &managedKind{style: styleOne}, runManaged: loseManaged,
+		// The stock stack has one style only, a group: what stands beside the other one stands beside this one.
+		views: []view{{name: "pcmk-powercut-one-to-stock", stockOf: "pcmk-powercut", ratioMark: 1 / 0.75}},
 	},
 	{
 		name: "pcmk-monitor", unit: "ms of CPU", nodes: 3, ratioMark: 5, runs: 3,
