@@ -75,6 +75,13 @@ func serviceProblems(svc Service) []Problem {
 		if svc.Reason != "" {
 			list = append(list, Problem{about, "it " + svc.Reason, "it is tried again by itself; keepone history shows every attempt"})
 		}
+	case StatePromoted:
+		if svc.Reason != promotedAlone {
+			list = append(list, Problem{
+				about, "its volume is mapped on " + svc.Holder + ", its container " + svc.Reason,
+				"mend that; crm_mon -1 shows whether Pacemaker tries again, pcs resource cleanup has it do so at once",
+			})
+		}
 	case StateContained:
 		list = append(list, Problem{
 			about, "it was stopped on " + svc.Holder + " without letting go of its volume",

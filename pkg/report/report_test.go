@@ -276,6 +276,7 @@ func TestExplainUnknown(t *testing.T) {
 }
 
 func TestServiceStates(t *testing.T) {
+	failed := &core.Grant{Node: "a", Instance: "2", Phase: core.PhasePromoted, Times: core.Times{Granted: 7}}
 	for _, c := range []struct {
 		name string
 		svc  core.Service
@@ -286,6 +287,8 @@ func TestServiceStates(t *testing.T) {
 		{"waiting", core.Service{}, StateWaiting},
 		{"starting", core.Service{Grant: &core.Grant{Phase: core.PhaseStarting}}, StateStarting},
 		{"promoted", core.Service{Grant: &core.Grant{Phase: core.PhasePromoted}}, StatePromoted},
+		{"promoted, failed", core.Service{Grant: failed, Failures: []core.Failure{{At: 7, Node: "a", Reason: "volume full"}}}, StatePromoted},
+		{"promoted, failed before", core.Service{Grant: failed, Failures: []core.Failure{{At: 6, Node: "b", Reason: "volume full"}}}, StatePromoted},
 		{"failed", core.Service{Grant: &core.Grant{Phase: core.PhaseFailed}}, StateFailed},
 		{"stopping", core.Service{Grant: &core.Grant{Phase: core.PhaseReleasing}}, StateStopping},
 		{"contained", core.Service{Grant: &core.Grant{Phase: core.PhaseContained}}, StateContained},
@@ -296,8 +299,13 @@ func TestServiceStates(t *testing.T) {
 		look := well()
 		look.State.Services = map[core.ServiceName]core.Service{"front": c.svc}
 		look.State.Fences = []core.Fence{{Node: "a", Instance: "1", State: core.FenceRequested}, {Node: "a", Instance: "2", State: core.FenceConfirmed}}
-		if got := Build(look).Services[0].State; got != c.want {
+		status := Build(look)
+		if got := status.Services[0].State; got != c.want {
 			t.Errorf("%s: state %s, want %s", c.name, got, c.want)
+		}
+		told := slices.ContainsFunc(status.Problems, func(p Problem) bool { return strings.Contains(p.Text, "its container failed on a: volume full") })
+		if told != (c.name == "promoted, failed") {
+			t.Errorf("%s: problems %+v", c.name, status.Problems)
 		}
 	}
 }

@@ -240,7 +240,10 @@ func (b builder) serviceState(svc core.Service) (state, reason string) {
 	case core.PhaseStarting:
 		return StateStarting, lastFailure(svc)
 	case core.PhasePromoted:
-		return StatePromoted, "its volume is mapped, its container does not run"
+		if n := len(svc.Failures); n > 0 && svc.Failures[n-1].At >= g.Times.Granted {
+			return StatePromoted, lastFailure(svc) // of this grant
+		}
+		return StatePromoted, promotedAlone
 	case core.PhaseFailed:
 		return StateFailed, lastFailure(svc)
 	case core.PhaseReleasing:
@@ -251,6 +254,9 @@ func (b builder) serviceState(svc core.Service) (state, reason string) {
 	}
 	return StateRunning, ""
 }
+
+// promotedAlone is how a cluster manager may want it, and on the way to running.
+const promotedAlone = "its volume is mapped, its container does not run"
 
 func lastFailure(svc core.Service) string {
 	if len(svc.Failures) == 0 {

@@ -116,14 +116,18 @@ func Unmount(ctx context.Context, dir string) error {
 	return nil
 }
 
-// fullBelow is when a volume counts as full: a container needs more than that to start.
-const fullBelow = 1 << 20
+// When a volume counts as full: a container needs more than that to start. The last few inodes may be out of reach, and some
+// are given back as what failed before is cleaned up.
+const (
+	fullBelow   = 1 << 20 // bytes
+	inodesBelow = 16
+)
 
-// Full reports whether the file system mounted at dir has no room, or no inodes, left.
+// Full reports whether the file system mounted at dir has next to no room, or no inodes, left.
 func Full(ctx context.Context, dir string) bool {
 	var st unix.Statfs_t
 	if err := bounded(ctx, "stat "+dir, func() error { return unix.Statfs(dir, &st) }); err != nil {
 		return false
 	}
-	return st.Bavail*uint64(st.Bsize) < fullBelow || (st.Files > 0 && st.Ffree == 0)
+	return st.Bavail*uint64(st.Bsize) < fullBelow || (st.Files > 0 && st.Ffree < inodesBelow)
 }
