@@ -178,7 +178,7 @@ func (c *checks) fenced(target *node, life core.Instance, f op.Fenced) {
 	if f.Scope != core.ScopeNode {
 		c.breaks("I3: Pacemaker is told that %s is fenced by %s, of %s scope", target.name, f.Proof, f.Scope)
 	}
-	if target.power && target.life == life && !target.bmc.lied {
+	if target.power && target.life == life && target.pcmk != nil && !target.bmc.lied { // nothing was started there before Pacemaker
 		c.breaks("I3: Pacemaker is told that %s is fenced by %s, and %s lives", target.name, f.Proof, life)
 	}
 }

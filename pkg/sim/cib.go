@@ -37,22 +37,30 @@ func (n *node) configure(f func(*conf)) {
 		return
 	}
 	made := n.cib.change(f)
-	for _, m := range n.partners() {
+	for _, m := range n.peers() {
 		n.w.on(m, n.w.between(time.Millisecond, 20*time.Millisecond), func() { m.adopt(made) })
 	}
 }
 
 // adopt takes a configuration that is newer than the node's own.
 func (n *node) adopt(c *conf) {
-	if c.version > n.cib.version {
+	if n.cib == nil || c.version > n.cib.version {
 		n.cib = c
-		n.pcmk.poke()
+		if n.pcmk != nil {
+			n.pcmk.poke()
+		}
 	}
 }
 
-// partners are the members of this node's partition whose Pacemaker runs, itself included.
+// partners are the members of this node's membership whose Pacemaker runs, as far as it knows, itself included: the end of a
+// process is told at once, that of a node is found out by corosync.
 func (n *node) partners() []*node {
-	return slices.DeleteFunc(slices.Clone(n.view), func(m *node) bool { return m.pcmk == nil || !m.alive() || !slices.Contains(m.view, n) })
+	return slices.DeleteFunc(slices.Clone(n.view), func(m *node) bool { return m.alive() && (m.pcmk == nil || m.pcmk.away) })
+}
+
+// peers are the partners that can be talked to in truth.
+func (n *node) peers() []*node {
+	return slices.DeleteFunc(n.partners(), func(m *node) bool { return m.pcmk == nil || !m.alive() || !slices.Contains(m.view, n) })
 }
 
 // role is how far up a resource is on a node, as Pacemaker knows.
@@ -98,4 +106,51 @@ func (w *World) resources() []string {
 		}
 	}
 	return ids
+}
+
+// clear takes back what operators changed.
+func (c *conf) clear() {
+	c.maintenance = false
+	clear(c.standby)
+	clear(c.unmanaged)
+	clear(c.stopped)
+	clear(c.moves)
+}
+
+// drive is what the CLI has Pacemaker do for an operator's wish; false: keepone has its part too, or all of it.
+func (w *World) drive(c core.Ask) bool {
+	at := w.nodes[w.rng.IntN(len(w.nodes))]
+	top := volumeOf(c.Service)
+	if w.shape.One {
+		top = containerOf(c.Service)
+	}
+	switch c.What {
+	case core.RequestSwitchover:
+		to := w.nodes[w.rng.IntN(len(w.nodes))].name
+		at.configure(func(f *conf) { f.moves[c.Service] = to })
+		w.at(30*time.Second, func() { at.configure(func(f *conf) { delete(f.moves, c.Service) }) })
+		return true
+	case core.RequestStop:
+		at.configure(func(f *conf) { f.stopped[top] = true })
+		return true
+	case core.RequestRestart:
+		at.configure(func(f *conf) { f.stopped[containerOf(c.Service)] = true })
+		w.at(10*time.Second, func() { at.configure(func(f *conf) { delete(f.stopped, containerOf(c.Service)) }) })
+		return true
+	case core.RequestStart:
+		at.configure(func(f *conf) { delete(f.stopped, top) })
+		return !w.raft.newest().Services[c.Service].Stopped
+	case core.RequestDrain, core.RequestUndrain:
+		at.configure(func(f *conf) {
+			if delete(f.standby, c.Node); c.What == core.RequestDrain {
+				f.standby[c.Node] = true
+			}
+		})
+	case core.RequestMaintenance:
+		at.configure(func(f *conf) { f.maintenance = true })
+	case core.RequestFailover:
+		return true
+	case core.RequestMaintainOff, core.RequestFence, core.RequestFenceConfirm:
+	}
+	return false
 }

@@ -273,7 +273,7 @@ func (a attributes) update(name string, v attribute) error {
 		return nil
 	}
 	late := n.w.between(time.Millisecond, 20*time.Millisecond) + n.w.between(0, n.wrong.attrdLate)
-	for _, m := range n.partners() {
+	for _, m := range n.peers() {
 		n.w.on(m, late, func() { m.told(n, name, v) })
 	}
 	return nil

@@ -163,6 +163,14 @@ func (w *World) where(name string) *node {
 		}
 		return w.nodes[0]
 	}
+	if name == "dc" {
+		for _, n := range w.nodes {
+			if n.pcmk != nil && n.pcmk.leads {
+				return n
+			}
+		}
+		return w.nodes[0]
+	}
 	return w.names[core.NodeName(name)]
 }
 
@@ -174,6 +182,9 @@ func (w *World) heal() {
 	}
 	w.faults.mends = nil
 	w.net.heal()
+	if w.managed() {
+		w.ring.heal()
+	}
 	for _, n := range w.nodes {
 		n.resume()
 		n.boot()
@@ -185,6 +196,10 @@ func (w *World) heal() {
 		}
 		if n.daemon == nil {
 			w.on(n, time.Second, n.startDaemon)
+		}
+		n.stays = false
+		if n.pcmk == nil && w.managed() {
+			w.on(n, 20*time.Second, n.startPacemaker)
 		}
 	}
 	for _, img := range w.ceph.images {
@@ -199,6 +214,10 @@ func (w *World) heal() {
 func (w *World) tidy() {
 	s := w.raft.newest()
 	for _, n := range w.nodes {
+		if w.managed() {
+			n.configure((*conf).clear)
+			n.startPacemaker()
+		}
 		if s.Nodes[n.name].Standby {
 			w.ask(core.Ask{What: core.RequestUndrain, Node: n.name})
 		}
@@ -227,6 +246,9 @@ func (w *World) tidy() {
 
 // ask is an operator's wish at some node whose daemon answers.
 func (w *World) ask(c core.Ask) {
+	if w.managed() && w.drive(c) {
+		return
+	}
 	c.By = "operator"
 	for range 5 {
 		n := w.nodes[w.rng.IntN(len(w.nodes))]

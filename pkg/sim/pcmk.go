@@ -19,6 +19,8 @@ type pacemaker struct {
 	n       *node
 	brain   program // its part of the DC, which dies with an election
 	leads   bool
+	dc      *node // as it believes; nil: none yet
+	away    bool  // its controller has ended and is not back yet
 	poked   bool
 	joined  bool // the DC has taken everybody's history in
 	members map[core.NodeName]*member
@@ -33,11 +35,20 @@ type pacemaker struct {
 // attributeSet are the attributes of one node, each with the number of its change.
 type attributeSet map[string]attribute
 
+func (s attributeSet) value(name string) string {
+	if a := s[name]; !a.gone {
+		return a.value
+	}
+	return ""
+}
+
 type attribute struct {
 	value string
 	seq   uint64
 	gone  bool
 }
+
+func (a attribute) known() bool { return a.seq > 0 }
 
 // startPacemaker starts corosync and Pacemaker.
 func (n *node) startPacemaker() {
@@ -70,11 +81,52 @@ func (n *node) endPacemaker() {
 	n.pcmk.brain.end()
 	n.agents.end()
 	n.pcmk = nil
+	n.tellPartners()
+}
+
+// tellPartners is what corosync tells of a process that has ended or begun.
+func (n *node) tellPartners() {
 	for _, m := range n.view {
-		if m != n && m.pcmk != nil {
+		if m != n && m.pcmk != nil && n.alive() && slices.Contains(m.view, n) {
 			m.membership()
 		}
 	}
+}
+
+// leave is an orderly end: nobody misses the node.
+func (n *node) leave() {
+	if n.pcmk == nil || !n.stays {
+		return // it is to be started again already
+	}
+	n.w.say("Pacemaker and corosync are stopped on %s", n.name)
+	was := n.view
+	n.gone(n)
+	n.endPacemaker()
+	n.view = nil
+	for _, m := range was {
+		if m != n && m.view != nil && slices.Contains(m.view, n) {
+			m.view = slices.DeleteFunc(slices.Clone(m.view), func(x *node) bool { return x == n })
+			m.membership()
+		}
+	}
+}
+
+// gone has all in this partition take a node for gone.
+func (n *node) gone(target *node) {
+	for _, m := range n.peers() {
+		m.pcmk.members[target.name] = &member{at: map[string]place{}}
+		m.pcmk.poke()
+	}
+}
+
+// idle reports whether nothing runs here.
+func (c *pacemaker) idle() bool {
+	for _, p := range c.history {
+		if p.role > stopped {
+			return false
+		}
+	}
+	return true
 }
 
 func (c *pacemaker) poke() {
@@ -93,11 +145,7 @@ func (n *node) membership() {
 			delete(c.attrs, name) // attrd forgets who left
 		}
 	}
-	for _, m := range n.partners() {
-		for name, a := range c.attrs[n.name] {
-			n.w.on(m, n.w.between(time.Millisecond, 50*time.Millisecond), func() { m.told(n, name, a) })
-		}
-	}
+	n.sayAttributes()
 	c.joined = false
 	n.w.on(n, n.w.between(100*time.Millisecond, 600*time.Millisecond), func() {
 		if n.pcmk == c {
@@ -107,37 +155,60 @@ func (n *node) membership() {
 	c.poke()
 }
 
+// sayAttributes tells the others this node's attributes anew.
+func (n *node) sayAttributes() {
+	if n.pcmk == nil {
+		return
+	}
+	set := n.pcmk.attrs[n.name]
+	for _, m := range n.peers() {
+		for _, name := range slices.Sorted(maps.Keys(set)) {
+			n.w.on(m, n.w.between(time.Millisecond, 50*time.Millisecond), func() { m.told(n, name, set[name]) })
+		}
+	}
+}
+
 // elect has the lowest of the partition lead it, or one that already does.
 func (c *pacemaker) elect() {
 	n := c.n
+	if c.dc != nil && !c.dc.alive() && slices.Contains(n.partners(), c.dc) {
+		return // it is not yet missed
+	}
 	dc := n
-	for _, m := range n.partners() {
+	for _, m := range n.peers() {
 		if better := m.id < dc.id; m.pcmk.leads == dc.pcmk.leads && better || m.pcmk.leads && !dc.pcmk.leads {
 			dc = m
 		}
 	}
+	c.dc = dc
 	switch {
 	case dc == n && !c.leads:
 		c.leads, c.joined = true, false
 		n.w.say("%s is the DC", n.name)
 		c.brain.run(c.lead)
 	case dc != n && c.leads:
-		c.leads, c.busy = false, 0
-		c.brain.end()
+		c.stepDown()
+	}
+	if dc != n {
 		dc.pcmk.joined = false
 		dc.pcmk.poke()
 	}
 }
 
+func (c *pacemaker) stepDown() {
+	c.leads, c.busy = false, 0
+	c.brain.end()
+}
+
 // join takes in the newest configuration and what every member knows of itself.
 func (c *pacemaker) join() {
 	c.joined = true
-	for _, m := range c.n.partners() {
+	for _, m := range c.n.peers() {
 		if m.cib.version > c.n.cib.version {
 			c.n.adopt(m.cib)
 		}
 	}
-	for _, m := range c.n.partners() {
+	for _, m := range c.n.peers() {
 		m.adopt(c.n.cib)
 		c.members[m.name] = &member{expected: true, at: maps.Clone(m.pcmk.history), dirty: c.members[m.name].dirty && c.members[m.name].expected}
 	}
@@ -145,7 +216,7 @@ func (c *pacemaker) join() {
 
 // share gives every member the DC's knowledge, as the CIB does: the next DC starts from it.
 func (c *pacemaker) share() {
-	for _, m := range c.n.partners() {
+	for _, m := range c.n.peers() {
 		if m != c.n {
 			m.pcmk.members = maps.Clone(c.members)
 		}
@@ -177,10 +248,8 @@ func (c *pacemaker) schedule() []action {
 	attrs := map[core.NodeName]map[string]string{}
 	for name, set := range c.attrs {
 		attrs[name] = map[string]string{}
-		for key, a := range set {
-			if !a.gone {
-				attrs[name][key] = a.value
-			}
+		for key := range set {
+			attrs[name][key] = set.value(key)
 		}
 	}
 	for _, n := range c.n.w.nodes {
@@ -239,6 +308,9 @@ func (c *pacemaker) result(a action, code ocf.Code) {
 	if is.at == nil {
 		is.at = map[string]place{}
 	}
+	if a.node.pcmk == nil {
+		return
+	}
 	is.at[a.resource] = a.node.pcmk.history[a.resource]
 	if a.verb == ocf.Stop && code != ocf.Success && a.resource != controllerID {
 		is.dirty = true
@@ -262,7 +334,7 @@ func (c *pacemaker) record(a action, probe bool, code ocf.Code) {
 	if is.role == was.role && is.failed == was.failed {
 		return
 	}
-	for _, m := range c.n.partners() {
+	for _, m := range c.n.peers() {
 		if m.pcmk.leads {
 			m.pcmk.result(action{node: c.n, resource: a.resource, verb: ocf.Monitor}, ocf.Success)
 		}
@@ -278,7 +350,7 @@ func (n *node) told(of *node, name string, a attribute) {
 	if c.attrs[of.name] == nil {
 		c.attrs[of.name] = attributeSet{}
 	}
-	if was := c.attrs[of.name][name]; was.seq < a.seq {
+	if was := c.attrs[of.name][name]; was.seq < a.seq || !was.known() {
 		c.attrs[of.name][name] = a
 		n.w.say("%s learns that %s of %s is %q", n.name, name, of.name, a.value)
 		if c.leads && (was.value != a.value || was.gone != a.gone) {

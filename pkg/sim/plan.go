@@ -82,16 +82,26 @@ func drawEpisode(rng *rand.Rand, shape Shape) Episode {
 	e := Episode{Calm: time.Duration(300+rng.IntN(1800)) * time.Second}
 	count := []int{0, 0, 0, 1, 1, 2, 3, 5}[rng.IntN(8)]
 	for range count {
-		e.Acts = append(e.Acts, drawAct(rng, shape, kinds[rng.IntN(len(kinds))]))
+		e.Acts = append(e.Acts, drawAct(rng, shape, unmanaged[rng.IntN(len(unmanaged))]))
 	}
 	if count == 0 && rng.IntN(3) == 0 {
-		e.Acts = append(e.Acts, drawAct(rng, shape, kinds[rng.IntN(len(kinds))])) // each kind alone, too
+		e.Acts = append(e.Acts, drawAct(rng, shape, unmanaged[rng.IntN(len(unmanaged))])) // each kind alone, too
 	} else {
 		lost := drawAct(rng, shape, kindOf(losing[rng.IntN(len(losing))]))
 		lost.Where = "holder"
 		e.Acts = append(e.Acts, lost)
 		if rng.IntN(4) == 0 {
 			e.Acts = append(e.Acts, drawTheme(rng, shape)...)
+		}
+	}
+	if shape.Manager == core.ManagerPacemaker && rng.IntN(3) > 0 {
+		for range 1 + rng.IntN(2) {
+			a := drawAct(rng, shape, managedKinds[rng.IntN(len(managedKinds))])
+			if rng.IntN(3) == 0 {
+				a = drawAct(rng, shape, kindOf(managedLosing[rng.IntN(len(managedLosing))]))
+				a.Where = []string{"holder", "dc"}[rng.IntN(2)]
+			}
+			e.Acts = append(e.Acts, a)
 		}
 	}
 	slices.SortFunc(e.Acts, func(a, b Act) int { return int(a.At - b.At) })

@@ -53,14 +53,19 @@ func (r *ring) form(gains bool) {
 			continue
 		}
 		members := r.around(n, formed)
+		news := false
 		for _, m := range members {
 			formed[m] = true
 			lost := slices.ContainsFunc(m.view, func(x *node) bool { return !slices.Contains(members, x) })
 			if gains && lost || slices.Equal(m.view, members) {
 				continue
 			}
-			m.view = members
-			m.membership()
+			m.view, news = members, true
+		}
+		for _, m := range members {
+			if news {
+				m.membership() // also of one that slept through it all
+			}
 		}
 	}
 }
@@ -97,4 +102,10 @@ func (r *ring) block(pick func(a, b *node) bool) func() {
 	}
 	set(true)
 	return func() { set(false) }
+}
+
+// heal mends corosync's own traffic.
+func (r *ring) heal() {
+	clear(r.blocks)
+	r.changed()
 }

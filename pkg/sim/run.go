@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/keepone-ha/keepone/pkg/core"
@@ -172,6 +173,20 @@ func (w *World) pacemakers() string {
 	}
 	if dcs != 1 {
 		return fmt.Sprintf("%d DCs", dcs)
+	}
+	return w.attributes()
+}
+
+// attributes says what Pacemaker's attributes have wrong of where services may run.
+func (w *World) attributes() string {
+	for _, n := range w.nodes {
+		for name, able := range n.daemon.abilities() {
+			for _, m := range w.nodes {
+				if v, err := strconv.Atoi(m.pcmk.attrs[n.name].value("keepone-" + string(name))); able.OK != (err == nil && v >= 1) {
+					return fmt.Sprintf("%s may have %s: %t, and Pacemaker on %s knows it as %d", n.name, name, able.OK, m.name, v)
+				}
+			}
+		}
 	}
 	return ""
 }

@@ -16,6 +16,7 @@ type Options struct {
 	First uint64
 	Limit time.Duration // no seed is begun after it; 0: none
 	Jobs  int           // seeds at a time
+	Step  uint64        // between seeds; 0: 1
 	Save  string        // folder for the stories of what goes wrong
 	Out   io.Writer
 }
@@ -50,7 +51,7 @@ func Seeds(o Options) Summary {
 			}
 		})
 	}
-	for seed := o.First; (o.Seeds == 0 || seed < o.First+uint64(o.Seeds)) && (o.Limit == 0 || time.Since(began) < o.Limit); seed++ {
+	for seed := o.First; (o.Seeds == 0 || seed < o.First+uint64(o.Seeds)*max(o.Step, 1)) && (o.Limit == 0 || time.Since(began) < o.Limit); seed += max(o.Step, 1) {
 		next <- seed
 	}
 	close(next)

@@ -23,7 +23,7 @@ const (
 
 // fence has some member fence a node, and takes the node for gone once that is told to be done.
 func (c *pacemaker) fence(_ *process, target *node, done func()) {
-	able := slices.DeleteFunc(c.n.partners(), func(m *node) bool { return m == target })
+	able := slices.DeleteFunc(c.n.peers(), func(m *node) bool { return m == target })
 	if len(able) == 0 {
 		done()
 		return
@@ -35,10 +35,8 @@ func (c *pacemaker) fence(_ *process, target *node, done func()) {
 	by.shoot(target, func(fenced bool) {
 		ended = true
 		if fenced {
-			for _, m := range append(c.n.partners(), c.n) {
-				if m.pcmk != nil && (target.boots == was || target.pcmk == nil) {
-					m.pcmk.members[target.name] = &member{at: map[string]place{}}
-				}
+			if target.boots == was || target.pcmk == nil {
+				c.n.gone(target)
 			}
 		} else {
 			c.held = c.n.w.now + fenceAgain

@@ -27,6 +27,7 @@ func run(args []string, out io.Writer) error {
 	flags.DurationVar(&o.Limit, "limit", 0, "begin no seed after that time")
 	flags.StringVar(&o.Save, "save", "", "folder for the stories of what goes wrong")
 	flags.IntVar(&o.Jobs, "jobs", 1, "how many seeds at a time")
+	flags.Uint64Var(&o.Step, "step", 1, "every how many seeds; -first 2 -step 3: those under Pacemaker")
 	story := flags.String("story", "", "play this story, with all that happens, instead of seeds")
 	if err := flags.Parse(args); err != nil {
 		return err
