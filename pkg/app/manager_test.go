@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/keepone-ha/keepone/pkg/boottime"
@@ -357,6 +358,21 @@ func TestPublish(t *testing.T) {
 	pr.ask(op.Publish{Off: true})
 	pr.pushes("keepone-one gone")
 	pr.pushes()
+}
+
+// TestPublishAnew: a value that the cluster manager took and lost is said again in time.
+func TestPublishAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pr := newPress(t)
+		pr.ask(elections, promotion)
+		all := []string{"keepone-one=100", "keepone-two=0", "master-one=100"}
+		pr.pushes(all...)
+		time.Sleep(4 * time.Minute)
+		pr.pushes()
+		time.Sleep(time.Minute)
+		pr.pushes(all...)
+		pr.pushes()
+	})
 }
 
 func TestPublishRetries(t *testing.T) {

@@ -27,6 +27,8 @@ type Attributes interface {
 
 const (
 	publishLimit = 5 * time.Second
+	// publishAnew says all of it again: Pacemaker's attrd takes a value, and may die before any other node has it.
+	publishAnew  = 5 * time.Minute
 	publishAgain = 2 * time.Second // after an attribute could not be set, and to see what has gone stale
 )
 
@@ -53,6 +55,7 @@ type Publisher struct {
 	mu     sync.Mutex
 	wanted published
 	sent   map[string]string // what each attribute was set to last
+	said   time.Time         // when all of it was last due
 }
 
 // Store keeps what is to be published, as one: a daemon that ends half-way leaves the old or the new.
@@ -181,6 +184,15 @@ func (p *Publisher) Push(ctx context.Context) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if now := clock.Now(ctx); now.Sub(p.said) >= publishAnew {
+		p.said = now
+		for name := range p.sent { // what is still to be deleted stays so
+			p.sent[name] = unknown
+		}
+		for _, attribute := range p.wanted.Promotions {
+			p.sent[attribute] = unknown
+		}
+	}
 	want := p.values()
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(want)) {

@@ -268,7 +268,7 @@ func (a attributes) update(name string, v attribute) error {
 	}
 	n.w.tokens++
 	v.seq = uint64(n.w.tokens)
-	if n.wrong.attrdLost && n.w.chance(0.5) {
+	if n.w.chance(n.wrong.attrdLost) {
 		n.w.say("an update of %s on %s is lost", name, n.name)
 		return nil
 	}

@@ -216,7 +216,6 @@ func (w *World) tidy() {
 	for _, n := range w.nodes {
 		if w.managed() {
 			n.configure((*conf).clear)
-			n.startPacemaker()
 		}
 		if s.Nodes[n.name].Standby {
 			w.ask(core.Ask{What: core.RequestUndrain, Node: n.name})

@@ -38,7 +38,7 @@ var managedKinds = []kind{
 		return nil
 	}},
 	{name: "attrd-late", begin: ofWrongs(func(f *wrongs, a Act) { f.attrdLate = time.Duration(a.Much) * 100 * time.Millisecond }, func(f *wrongs) { f.attrdLate = 0 })},
-	{name: "attrd-lost", begin: ofWrongs(func(f *wrongs, _ Act) { f.attrdLost = true }, func(f *wrongs) { f.attrdLost = false })},
+	{name: "attrd-lost", begin: ofWrongs(func(f *wrongs, a Act) { f.attrdLost = float64(a.Much) / 100 }, func(f *wrongs) { f.attrdLost = 0 })},
 	{name: "attrd-stale", begin: attrdStale},
 	{name: "agents-killed", begin: func(_ *World, n *node, _ Act) func() {
 		for _, p := range n.acting {

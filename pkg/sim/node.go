@@ -46,11 +46,11 @@ type node struct {
 // wrongs are faults of a node that nothing but the faults themselves change.
 type wrongs struct {
 	container containerFault
-	unmount   bool // an unmount hangs
-	diskFull  bool // the daemon can't write its log
-	leases    bool // guard.leases can't be written
-	agents    bool // a resource agent that is begun hangs until its timeout
-	attrdLost bool // updates of attributes are lost
+	unmount   bool    // an unmount hangs
+	diskFull  bool    // the daemon can't write its log
+	leases    bool    // guard.leases can't be written
+	agents    bool    // a resource agent that is begun hangs until its timeout
+	attrdLost float64 // how many updates of attributes are lost
 	attrdLate time.Duration
 }
 

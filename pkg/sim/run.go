@@ -210,8 +210,6 @@ func (w *World) unsettled() string {
 		}
 	case w.busy > 0 || !s.AtRest():
 		return "something is under way"
-	case w.managed() && w.pacemakers() != "":
-		return w.pacemakers()
 	case s.Maintenance.On:
 		return "maintenance is on"
 	}
@@ -222,6 +220,11 @@ func (w *World) unsettled() string {
 			return fmt.Sprintf("%s is %s, %s", n.name, member.Life, member.Reason)
 		case n.daemon == nil || n.guard == nil || n.daemon.applied < w.raft.last():
 			return string(n.name) + " is behind"
+		}
+	}
+	if w.managed() {
+		if why := w.pacemakers(); why != "" {
+			return why
 		}
 	}
 	for _, svc := range s.Services {

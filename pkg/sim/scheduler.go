@@ -87,7 +87,7 @@ func (s *scheduler) controllers() {
 		is := s.at(n, controllerID)
 		want := s.usable(n) && !s.conf.stopped[controllerID]
 		switch {
-		case want && is.role == stopped && !s.blind && is.last+time.Minute < s.w.now:
+		case want && is.role == stopped && !s.blind:
 			s.do(n, "", controllerID, ocf.Start)
 		case !want && is.role == started:
 			s.do(n, "", controllerID, ocf.Stop)

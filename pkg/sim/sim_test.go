@@ -154,3 +154,15 @@ func TestManagedPowerCut(t *testing.T) {
 		}
 	}
 }
+
+// TestPacemakerKilled: a Pacemaker that dies and comes back at once knows nothing of the node's attributes, and stops nothing
+// for it.
+func TestPacemakerKilled(t *testing.T) {
+	w, holder := managedWorld(t, false)
+	before := w.raft.newest().Services["one"]
+	w.at(0, func() { holder.endPacemaker(); holder.startPacemaker() })
+	w.Run(w.now + time.Minute)
+	if now := w.raft.newest().Services["one"]; now.Epoch != before.Epoch || now.Grant == nil || now.Grant.Run != before.Grant.Run || w.unsettled() != "" {
+		t.Errorf("epoch %d, then %d; %s", before.Epoch, now.Epoch, w.unsettled())
+	}
+}

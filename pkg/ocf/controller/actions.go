@@ -89,7 +89,7 @@ func (a *agent) monitor(ctx context.Context, c ocf.Call) (ocf.Code, error) {
 		a.bury(ctx, c, n, w)
 		return ocf.ErrGeneric, fmt.Errorf("keeponed is dead: %w", err)
 	}
-	if w.Owed && h.Healthy && h.Quorum {
+	if (w.Owed || c.Probe()) && h.Healthy && h.Quorum { // a Pacemaker that has just started knows no attributes of this node
 		if err := n.Publish(ctx, op.Publish{}); err != nil {
 			return ocf.ErrGeneric, fmt.Errorf("publish the election: %w", err)
 		}
