@@ -327,6 +327,9 @@ func (d *daemon) reports(p *process) {
 
 func (d *daemon) says() core.Report {
 	r := core.Report{Instance: d.n.life, Ready: map[core.ServiceName]core.Ready{}, Version: "sim"}
+	if d.n.older {
+		r.Version, r.Digest = "", ""
+	}
 	if d.claims != nil {
 		r.Claims = d.claims.All()
 	}

@@ -63,10 +63,10 @@ var managedKinds = []kind{
 var managedLosing = []string{"corosync-isolated", "corosync-partition", "other-majorities", "pacemaker-killed", "raft-partition", "op-standby", "power-cut", "power-cut", "pause"}
 
 // unmanaged are the kinds that any cluster has.
-var unmanaged = slices.Clone(kinds)
+var unmanaged = slices.Concat(kinds, diskKinds)
 
 func init() {
-	kinds = append(kinds, managedKinds...)
+	kinds = slices.Concat(unmanaged, managedKinds)
 }
 
 // split is a partition with about so many percent of the nodes on n's side.

@@ -29,6 +29,7 @@ type node struct {
 	wrong   wrongs
 	memory  []byte        // guard.leases, of this life
 	wall    time.Duration // how far the wall clock is off
+	older   bool          // its daemon is of an older version
 	out     bool          // no member now: its daemon stays down
 	tamed   time.Duration // when what kept its guard from containing ended
 

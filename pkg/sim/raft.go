@@ -21,6 +21,8 @@ type raft struct {
 	leader  *node    // of the newest term; it may not know, or be gone
 	doubt   []*entry // in logs, and known to nobody as committed
 	pending bool     // an election is on its way
+
+	recovering bool // an operator recovers what is left of it
 }
 
 // entry is a proposal in a leader's log.
@@ -153,7 +155,7 @@ func (r *raft) reconsider() {
 
 // elect holds an election after d, if there is need then.
 func (r *raft) elect(d time.Duration) {
-	if r.pending {
+	if r.pending || r.recovering && len(r.voters) > 1 {
 		return
 	}
 	r.pending = true

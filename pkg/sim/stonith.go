@@ -56,8 +56,8 @@ func (c *pacemaker) fence(_ *process, target *node, done func()) {
 // shoot is a call of fence_keepone on this node, as Pacemaker makes it for a reboot.
 func (n *node) shoot(target *node, told func(fenced bool)) {
 	life := target.life
-	n.w.busy++
 	n.agents.run(func(p *process) {
+		n.w.busy++
 		defer func() { n.w.busy-- }()
 		s := p.within(powerTimeout)
 		r := n.relay(p, s, target)

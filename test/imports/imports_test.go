@@ -60,7 +60,7 @@ var may = map[string][]string{
 	"pkg/sim": {
 		"pkg/activate/takeover", "pkg/agent", "pkg/api", "pkg/boottime", "pkg/clock", "pkg/core", "pkg/drive/ipmi", "pkg/fence", "pkg/fence/relay",
 		"pkg/guard", "pkg/managed", "pkg/observe", "pkg/ocf", "pkg/ocf/container", "pkg/ocf/controller", "pkg/ocf/node", "pkg/ocf/rbd", "pkg/op",
-		"pkg/release", "pkg/setup", "pkg/worker",
+		"pkg/release", "pkg/setup", "pkg/wire", "pkg/worker",
 	},
 	"fencing/fence_keepone": {
 		"pkg/api", "pkg/config", "pkg/core", "pkg/drive", "pkg/drive/ipmi", "pkg/fence", "pkg/fence/relay", "pkg/op", "pkg/pki",
