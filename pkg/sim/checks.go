@@ -167,8 +167,14 @@ func (c *checks) acted(n *node, a action, code ocf.Code) {
 	if h == nil {
 		return
 	}
-	down := code == ocf.Success && (a.verb == ocf.Stop || a.verb == ocf.Demote) || code == ocf.NotRunning && a.verb == ocf.Monitor
-	if down && h.runs && a.resource != mountOf(a.service) && h.rec.Marks.Contained {
+	if a.resource == mountOf(a.service) {
+		return // the stock agent's
+	}
+	down := code == ocf.Success && (a.verb == ocf.Stop || a.verb == ocf.Demote)
+	if up := code == ocf.Success && a.verb == ocf.Start && a.resource == containerOf(a.service); up && h.isBuried(h.rec.Epoch, h.rec.Attempt) {
+		c.breaks("I7: %s start on %s says %s, and it is stopped", a.resource, n.name, code)
+	}
+	if down && h.runs {
 		c.breaks("I7: %s %s on %s says %s, and the container runs", a.resource, a.verb, n.name, code)
 	}
 }
