@@ -30,7 +30,7 @@ import (
 	"github.com/keepone-ha/keepone/pkg/worker"
 )
 
-// defaultElection runs Raft until the cluster document is known.
+// defaultElection is a newcomer's until it knows the cluster document.
 const defaultElection = 400 * time.Millisecond
 
 // Options are what a daemon is started with.
@@ -160,7 +160,7 @@ func (a *App) Start(ctx context.Context) (err error) {
 	a.replica, err = replica.New(replica.Options{
 		Self: a.file.Name, Incarnation: a.id.Incarnation, DataDir: a.file.DataDir,
 		Stream: api.NewStream(a.file.Name, mux, dialer), Caller: a.peers,
-		Election: defaultElection, Logger: a.log, Check: a.authority,
+		Election: a.electionAtStart(), Logger: a.log, Check: a.authority,
 		OnApply: func(core.State) { nudge(a.decideNow) },
 	})
 	if err != nil {
@@ -184,6 +184,20 @@ func (a *App) Start(ctx context.Context) (err error) {
 		return err
 	}
 	return a.openLocal()
+}
+
+// electionAtStart is Raft's timeout by the document that this node knew last, or founds its cluster with.
+func (a *App) electionAtStart() time.Duration {
+	if a.seeds.election > 0 {
+		return a.seeds.election
+	}
+	path := filepath.Join(a.file.DataDir, config.FoundingFile)
+	if text, err := os.ReadFile(path); err == nil {
+		if spec, err := config.Parse(string(text), config.Options{File: path, Sealed: true}); err == nil {
+			return spec.Timing.RaftElection
+		}
+	}
+	return defaultElection
 }
 
 func (a *App) onStop(f func()) { a.stop = append(a.stop, f) }

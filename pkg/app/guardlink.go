@@ -69,6 +69,7 @@ func (g *guardLink) run(ctx context.Context) {
 	for {
 		state, changed := g.app.replica.Watch()
 		if state.Cluster != "" && (state.Document.Version != version || memberSum(state) != members) {
+			g.app.replica.SetElection(state.Spec.Timing.RaftElection)
 			if err := errors.Join(g.configure(ctx, state), g.app.seeds.save(state.Spec), g.app.saveFencing(state)); err != nil {
 				g.app.log.Error("configure guard", "err", err)
 			} else {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/keepone-ha/keepone/pkg/core"
 )
@@ -17,15 +18,22 @@ import (
 type seeds struct {
 	path string
 
-	mu    sync.Mutex
-	links map[core.NodeName][]netip.Addr
+	mu       sync.Mutex
+	links    map[core.NodeName][]netip.Addr
+	election time.Duration // Raft's timeout by the document that was known last; 0: none was
 }
 
-const seedsFile = "peers.json"
+const (
+	seedsFile = "peers.json"
+	paceFile  = "raft-election" // a duration
+)
 
 // loadSeeds reads what is there; without a file there are none.
 func loadSeeds(dataDir string) (*seeds, error) {
 	s := &seeds{path: filepath.Join(dataDir, seedsFile), links: map[core.NodeName][]netip.Addr{}}
+	if text, err := os.ReadFile(filepath.Join(dataDir, paceFile)); err == nil {
+		s.election, _ = time.ParseDuration(string(text)) // what can't be read is as one that was never known
+	}
 	text, err := os.ReadFile(s.path)
 	if errors.Is(err, os.ErrNotExist) {
 		return s, nil
@@ -58,8 +66,9 @@ func (s *seeds) save(spec core.Spec) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.links = links
-	if err := replaceFile(s.path, text); err != nil {
+	s.links, s.election = links, spec.Timing.RaftElection
+	pace := []byte(s.election.String())
+	if err := errors.Join(replaceFile(s.path, text), replaceFile(filepath.Join(filepath.Dir(s.path), paceFile), pace)); err != nil {
 		return fmt.Errorf("save peers: %w", err)
 	}
 	return nil

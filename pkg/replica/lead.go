@@ -86,11 +86,15 @@ func (l *leadership) wait(ctx context.Context) (context.Context, error) {
 // watchLeadership reads every change in its order: Raft waits for us to take it.
 func (r *Replica) watchLeadership(notify <-chan bool) {
 	defer r.wait.Done()
+	led := false
 	for {
 		select {
 		case leads := <-notify:
 			r.lead.set(leads)
 			r.pace(leads)
+			led = leads
+		case <-r.repace:
+			r.pace(led)
 		case <-r.stopping:
 			return
 		}
@@ -101,7 +105,7 @@ func (r *Replica) watchLeadership(notify <-chan bool) {
 // goes by a tenth of the leader's own timeout for silence, for which a leader has no other use, and at rest that would
 // cost more than all else. Each round of VerifyQuorum is a heartbeat too.
 func (r *Replica) pace(leads bool) {
-	timeout := r.opts.Election
+	timeout := r.electionNow()
 	if leads {
 		timeout *= 4
 	}
@@ -111,6 +115,20 @@ func (r *Replica) pace(leads bool) {
 		r.opts.Logger.Warn("heartbeats keep their pace", "node", string(r.opts.Self), "error", err)
 	}
 }
+
+// SetElection changes the heartbeat and election timeout of a replica that runs. How long a leader leads without hearing of
+// a majority stays as it was at the start, and no timeout goes below that: Raft takes no other then.
+func (r *Replica) SetElection(timeout time.Duration) {
+	if r.election.Swap(int64(timeout)) == int64(timeout) {
+		return
+	}
+	select {
+	case r.repace <- struct{}{}:
+	default:
+	}
+}
+
+func (r *Replica) electionNow() time.Duration { return max(time.Duration(r.election.Load()), r.lease) }
 
 // Lead calls f each time that this node leads, once all that was committed before is applied here. The context that
 // f gets dies with leadership; then f must return soon, for the next call waits for it. Lead returns when ctx ends

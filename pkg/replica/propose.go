@@ -116,7 +116,7 @@ func (r *Replica) spread() {
 	for {
 		select {
 		case <-r.nudge:
-			r.raft.Barrier(r.opts.Election) // an error means that there is another leader, who spreads by itself
+			r.raft.Barrier(r.electionNow()) // an error means that there is another leader, who spreads by itself
 		case <-r.stopping:
 			return
 		}

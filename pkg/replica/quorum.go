@@ -71,7 +71,7 @@ func (r *Replica) verifySince(began uint64) error {
 	if !r.Leads() {
 		return fmt.Errorf("verify quorum: %w", ErrNotLeader)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*r.opts.Election)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*r.electionNow())
 	defer cancel()
 	for {
 		if err := r.ask(ctx, r.raft.VerifyLeader); err != nil {

@@ -76,6 +76,10 @@ type Replica struct {
 	trans *transport
 	fsm   *fsm
 
+	lease    time.Duration // a leader's, fixed as Raft starts
+	election atomic.Int64  // time.Duration
+	repace   chan struct{} // 1
+
 	lead   leadership
 	quorum quorum
 	nudge  chan struct{} // see propose.go
@@ -103,10 +107,13 @@ func New(opts Options) (*Replica, error) {
 		opts.disk = openDisk
 	}
 	r := &Replica{
-		opts: opts, id: serverID(opts.Self, opts.Incarnation), fsm: newFSM(opts),
-		nudge: make(chan struct{}, 1), fatal: make(chan error, 1),
+		lease: opts.Election,
+		opts:  opts, id: serverID(opts.Self, opts.Incarnation), fsm: newFSM(opts),
+		repace: make(chan struct{}, 1),
+		nudge:  make(chan struct{}, 1), fatal: make(chan error, 1),
 		failed: make(chan struct{}), stopping: make(chan struct{}),
 	}
+	r.election.Store(int64(opts.Election))
 	r.fsm.fail = r.fail
 	r.fsm.failed = r.failed
 	logs, stable, snaps, closeDisk, err := opts.disk(filepath.Join(opts.DataDir, "raft"))

@@ -446,3 +446,24 @@ func TestRemovedMemberIsOut(t *testing.T) {
 		synctest.Wait()
 	})
 }
+
+// TestSetElection: followers wait for as long as they are told to while they run.
+func TestSetElection(t *testing.T) {
+	run(t, 3, func(t *testing.T, c *cluster) {
+		const slow = 4 * time.Second
+		old := c.leader()
+		for _, m := range c.nodes {
+			m.SetElection(slow)
+		}
+		time.Sleep(2 * slow) // the timers that ran already
+		c.kill(old.opts.Self)
+		began := time.Now()
+		time.Sleep(slow - 500*time.Millisecond)
+		for name, m := range c.nodes {
+			if m.Leads() {
+				t.Errorf("%s leads %v after the leader was lost", name, time.Since(began))
+			}
+		}
+		mustPropose(t, c.leader(), 1)
+	})
+}
