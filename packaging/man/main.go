@@ -14,7 +14,7 @@ import (
 	"github.com/cpuguy83/go-md2man/v2/md2man"
 )
 
-var errUsage = errors.New("usage: man DATE VERSION OUT PAGE.SECTION.md|PAGE.SECTION.xml [more pages]")
+var errUsage = errors.New("usage: man DATE VERSION OUT PAGE.SECTION.md|PAGE.SECTION.xml [MORE]")
 
 func main() {
 	if err := run(os.Args[1:]); err != nil {

@@ -16,6 +16,7 @@ type Case struct {
 	NoCeph     bool
 	CephSpread bool
 	LogWriters bool
+	Machines   bool          // its nodes are virtual machines: run with test -machines
 	Limit      time.Duration // 0 means a minute
 	// Needs names the programs in BinDir without which the case is skipped, with that as the reason.
 	Needs []string
@@ -41,16 +42,16 @@ func Register(c Case) {
 	cases[c.Name] = c
 }
 
-// matching lists the cases whose names a glob matches, in order. A * does not match a slash; an empty glob
+// matching lists the cases on machines of the kind, whose names a glob matches, in order. A * does not match a slash; an empty glob
 // matches all.
-func matching(glob string) ([]Case, error) {
+func matching(glob string, machines bool) ([]Case, error) {
 	var list []Case
 	for name, c := range cases {
 		ok, err := filepath.Match(glob, name)
 		if err != nil {
 			return nil, fmt.Errorf("%w: case glob %q: %w", ErrUsage, glob, err)
 		}
-		if ok || glob == "" {
+		if (ok || glob == "") && c.Machines == machines {
 			list = append(list, c)
 		}
 	}

@@ -21,6 +21,7 @@ type Options struct {
 	Nodes        int
 	NoCeph       bool      // nodes and BMCs alone
 	CephSpread   bool      // a mon and an OSD in each of the first three nodes, instead of one of each beside them
+	Machines     bool      // virtual machines for nodes
 	DefaultPaxos bool      // leave Ceph's proposal timing as it ships
 	LogWriters   bool      // have the one OSD log each answer, for Turns
 	Log          io.Writer // one line per verb; nil is silence
@@ -57,6 +58,9 @@ func New(ctx context.Context, room *Room, opts Options) (*Lab, error) {
 	l := &Lab{Work: room.Work, BinDir: room.BinDir, room: room, opts: opts, began: time.Now()}
 	for i := 1; i <= opts.Nodes; i++ {
 		l.nodes = append(l.nodes, newNode(l, i))
+	}
+	if err := l.embody(); err != nil {
+		return nil, err
 	}
 	if err := l.build(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("make lab: %w", err), l.Down(context.WithoutCancel(ctx)))

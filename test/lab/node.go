@@ -31,6 +31,7 @@ type Node struct {
 	State string // the folder behind the node's persistent folders
 
 	lab    *Lab
+	body   Body       // nil: namespaces
 	mu     sync.Mutex // one power change at a time
 	life   *nodeLife
 	on     atomic.Bool // what the BMC reads; set before a boot has ended
@@ -78,6 +79,9 @@ func (n *Node) LivePath(inside string) (string, error) {
 	if pid == 0 {
 		return "", fmt.Errorf("find %s: %s is off", inside, n.Name)
 	}
+	if n.body != nil {
+		return "", fmt.Errorf("find %s: the files of %s are in a virtual machine", inside, n.Name)
+	}
 	return fmt.Sprintf("/proc/%d/root%s", pid, inside), nil
 }
 
@@ -107,6 +111,9 @@ func (n *Node) group() string { return filepath.Join(n.lab.room.cgroup, n.Name) 
 
 // PowerOn boots the node and returns when its init is ready. A node that is on stays as it is.
 func (n *Node) PowerOn(ctx context.Context) error {
+	if n.body != nil {
+		return n.powerOnBody(ctx)
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.InitPID() != 0 {
@@ -247,6 +254,9 @@ func (n *Node) PowerCut(context.Context) error {
 // cut needs n.mu. It freezes first, so that no process sees the errors of aborted FUSE connections: a machine
 // without power does not see them either. Aborting before killing keeps a server's end from waiting for itself.
 func (n *Node) cut() error {
+	if n.body != nil {
+		return n.cutBody()
+	}
 	err := n.lab.net.unplug(n.Index)
 	if n.InitPID() == 0 {
 		n.on.Store(false)
@@ -296,6 +306,9 @@ func (n *Node) isPaused() bool {
 func (n *Node) freeze(ctx context.Context, value, want string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.body != nil {
+		return n.body.Freeze(ctx, value == "1")
+	}
 	group := n.group()
 	if err := os.WriteFile(filepath.Join(group, "cgroup.freeze"), []byte(value), 0); err != nil {
 		return fmt.Errorf("freeze %s: %w", n.Name, err)

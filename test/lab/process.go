@@ -76,6 +76,9 @@ func (n *Node) Exec(ctx context.Context, argv ...string) (string, error) {
 
 // ExecInput is Exec with text on the program's standard input.
 func (n *Node) ExecInput(ctx context.Context, input string, argv ...string) (string, error) {
+	if n.body != nil {
+		return n.execBody(ctx, strings.NewReader(input), argv)
+	}
 	cmd, group, err := n.entering(ctx, argv)
 	if err != nil {
 		return "", err

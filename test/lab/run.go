@@ -40,13 +40,19 @@ func runTests(ctx context.Context, host *Host, args []string) error {
 	glob := flags.String("case", "", "run the cases whose name matches this glob")
 	jobs := flags.Int("jobs", 1, "how many cases run at a time")
 	report := flags.String("json", "", "merge the results into this file")
+	virtual := flags.Bool("machines", false, "the cases whose nodes are virtual machines")
 	logs := flags.String("logs", filepath.Join(host.BinDir, "lab-logs"), "where the work folders of failed cases are kept")
 	if err := flags.Parse(args); err != nil {
 		return fmt.Errorf("%w: %w", ErrUsage, err)
 	}
-	list, err := matching(*glob)
+	list, err := matching(*glob, *virtual)
 	if err != nil {
 		return err
+	}
+	if *virtual {
+		if err := host.prepareMachines(ctx, len(list)); err != nil {
+			return err
+		}
 	}
 	began := time.Now()
 	alone, others := split(list)
@@ -56,6 +62,9 @@ func runTests(ctx context.Context, host *Host, args []string) error {
 		if err := merge(*report, results, time.Since(began)); err != nil {
 			return err
 		}
+	}
+	if *virtual {
+		return errors.Join(ctx.Err(), closingMachines(host.Stdio.Out, results))
 	}
 	return errors.Join(ctx.Err(), closing(host.Stdio.Out, results))
 }
@@ -102,7 +111,15 @@ func (h *Host) runCases(ctx context.Context, list []Case, jobs int, logs string)
 
 // closing prints the last line and fails if a case failed.
 func closing(w io.Writer, results []Result) error {
-	var passed, failed, skipped int
+	passed, failed, skipped := count(results)
+	fmt.Fprintf(w, "%d passed, %d failed, %d skipped\n", passed, failed, skipped)
+	if failed > 0 {
+		return errFailed
+	}
+	return nil
+}
+
+func count(results []Result) (passed, failed, skipped int) {
 	for _, r := range results {
 		switch {
 		case r.Skipped != "":
@@ -113,11 +130,7 @@ func closing(w io.Writer, results []Result) error {
 			failed++
 		}
 	}
-	fmt.Fprintf(w, "%d passed, %d failed, %d skipped\n", passed, failed, skipped)
-	if failed > 0 {
-		return errFailed
-	}
-	return nil
+	return passed, failed, skipped
 }
 
 // runCase runs one case and prints its line. The work folder of one that failed is kept.
@@ -216,7 +229,7 @@ func runCaseInside(ctx context.Context, room *Room, args []string) error {
 }
 
 func (c Case) inside(ctx context.Context, room *Room, log io.Writer) (err error) {
-	l, err := New(ctx, room, Options{Nodes: c.Nodes, NoCeph: c.NoCeph, CephSpread: c.CephSpread, LogWriters: c.LogWriters, Log: log})
+	l, err := New(ctx, room, Options{Nodes: c.Nodes, NoCeph: c.NoCeph, CephSpread: c.CephSpread, LogWriters: c.LogWriters, Machines: c.Machines, Log: log})
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	_ "github.com/keepone-ha/keepone/test/cases" // the product's cases, demo and bench
 	"github.com/keepone-ha/keepone/test/lab"
 	_ "github.com/keepone-ha/keepone/test/lab/selftest" // the lab's own cases
+	_ "github.com/keepone-ha/keepone/test/vmlab"        // virtual machines for nodes
 )
 
 func main() {
