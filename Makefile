@@ -25,7 +25,7 @@ VERSION ?= $(shell sed -n 's/^var Version = "\(.*\)"/\1/p' pkg/version/version.g
 TIME ?= 30s
 DURATION ?= 15m
 
-.PHONY: help check build test demo bench lab sim chaos deps clean mutants fuzz golden deb test-deb
+.PHONY: help check build test demo bench lab sim chaos deps clean mutants fuzz golden deb test-deb vmlab vmlab-ssh test-vm vm-build
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 16
@@ -94,6 +94,18 @@ test-deb: ## install, upgrade, remove and purge the package in a root of its own
 	@packaging/deb/build.sh '$(VERSION)' '$(CEPH_TAG)' '$(COMMIT)'
 	@packaging/deb/build.sh '$(VERSION).1' '$(CEPH_TAG)' '$(COMMIT)'
 	@test/deb.sh build/keepone_$(VERSION)_*.deb build/keepone_$(VERSION).1_*.deb
+
+vm-build: binaries deb
+
+vmlab: vm-build ## keep N=3 virtual machines with the package installed up for a person, Ceph and BMCs beside them
+	@build/keepone-lab machines -bin build -work build/vmlab -n $(N)
+
+vmlab-ssh: ## a shell in machine N=1 of make vmlab
+	@sh build/vmlab/shell $(if $(filter file,$(origin N)),1,$(N))
+
+test-vm: vm-build ## the scenarios on virtual machines; CASE=vm/name runs one
+	@packaging/deb/build.sh '$(VERSION).1' '$(CEPH_TAG)' '$(COMMIT)'
+	@build/keepone-lab test -machines -bin build -json build/test.json -case '$(CASE)'
 
 clean: ## remove what was built
 	rm -rf build

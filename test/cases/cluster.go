@@ -30,6 +30,7 @@ type cluster struct {
 	*lab.Lab
 	document string // as it was applied first, passwords in clear
 	address  string // of the front-end
+	cli      string // where nodes have the operator's program; "": in BinDir
 }
 
 // status is what cases read of `keepone status -o json`, a documented interface.
@@ -248,7 +249,11 @@ func write(n *lab.Node, inside, text string) error {
 
 // keepone runs the operator's CLI on a node.
 func (c *cluster) keepone(ctx context.Context, n *lab.Node, args ...string) (string, error) {
-	out, err := n.Exec(ctx, append([]string{filepath.Join(c.BinDir, "keepone")}, args...)...)
+	program := c.cli
+	if program == "" {
+		program = filepath.Join(c.BinDir, "keepone")
+	}
+	out, err := n.Exec(ctx, append([]string{program}, args...)...)
 	c.Logf("%s: keepone %s → %s", n.Name, strings.Join(args, " "), strings.TrimSpace(out))
 	if err != nil {
 		return out, fmt.Errorf("keepone %s on %s: %w: %s", strings.Join(args, " "), n.Name, err, strings.TrimSpace(out))
