@@ -17,7 +17,6 @@ type conf struct {
 	unmanaged   map[core.ServiceName]bool
 	stopped     map[string]bool // target-role of a resource
 	moves       map[core.ServiceName]core.NodeName
-	cleaned     uint64 // counts cleanups
 }
 
 func newConf() *conf {

@@ -37,7 +37,7 @@ type duties struct {
 func (d *daemon) serve() {
 	d.claims = managed.NewClaims()
 	d.able = &managed.Abilities{Changed: func() { d.news = true; d.stir() }}
-	d.publisher = managed.NewPublisher(published{d.n}, attributes{d.n}, slog.New(slog.DiscardHandler), d.abilities)
+	d.publisher = managed.NewPublisher(published{d.n}, attributes{d.n}, slog.New(slog.DiscardHandler), d.abilities, d.holds)
 	d.run(func(p *process) {
 		p.await(forever, func() bool { return d.ready })
 		d.publisher.Begin()
@@ -51,6 +51,12 @@ func (d *daemon) serve() {
 
 func (d *daemon) abilities() map[core.ServiceName]core.Able {
 	return d.able.All(d.n.read(), *d.state(), d.n.name, d.n.life)
+}
+
+// holds reports whether this very life of the node has the service's grant.
+func (d *daemon) holds(name core.ServiceName) bool {
+	g := d.state().Services[name].Grant
+	return g != nil && g.Node == d.n.name && g.Instance == d.n.life
 }
 
 // judge answers a member's report with what it may do.
