@@ -95,7 +95,7 @@ func doctorReport(name core.NodeName, v core.NodeView, state core.State, add add
 		}
 		fine := "image opens, client may be fenced"
 		if !ready.Relists {
-			fine += "; a blocklist entry of a person's, which ends too soon, only a person can take off (docs/operations.md: Ceph maintenance)"
+			fine += ", not taken off the blocklist (docs/operations.md)"
 		}
 		add(name, "storage of "+string(svc.Name), problem, fine)
 	}
