@@ -225,6 +225,8 @@ func (d *decider) lead(svc Service) {
 		d.do(Release{Service: svc.Name, Epoch: g.Epoch, Cause: CauseStart, Reason: "stopped by an operator"})
 	case svc.leaving():
 		d.move(svc)
+	case d.s.clientsCut(svc): // a fence that came to nothing more: no run of this grant can write
+		d.do(Release{Service: svc.Name, Epoch: g.Epoch, Cause: CauseRelocate, Reason: "its storage clients were cut off"})
 	case node.Standby && d.drain(svc):
 	case g.Phase == PhaseFailed:
 		d.mend(svc)

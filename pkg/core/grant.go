@@ -97,6 +97,14 @@ func (s *State) cutOff(svc Service) bool {
 	return slices.ContainsFunc(s.proofs(g.Instance), func(p Proof) bool { return p.covers(g.Instance, svc.Name, g.Epoch) })
 }
 
+// clientsCut reports whether the storage clients of the service's grant are proven to be cut off.
+func (s *State) clientsCut(svc Service) bool {
+	g := svc.Grant
+	return slices.ContainsFunc(s.proofs(g.Instance), func(p Proof) bool {
+		return p.Kind == ProofStorage && p.covers(g.Instance, svc.Name, g.Epoch)
+	})
+}
+
 // Started says that the service answers its probes on its holder.
 type Started struct {
 	Service  ServiceName
