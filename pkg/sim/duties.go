@@ -202,7 +202,7 @@ func (d *daemon) probe(ctx context.Context, p *process, ask op.Probe) op.Probed 
 			p.sleep(200 * time.Millisecond)
 		}
 	}
-	if ask.Depth >= depthProbes && (!h.runs || d.n.wrong.container.sick || p.w.now < h.begun+100*time.Millisecond) {
+	if ask.Depth >= depthProbes && (!h.runs || h.client == nil || h.client.cut || d.n.wrong.container.sick || p.w.now < h.begun+100*time.Millisecond) {
 		return op.Probed{Why: "it does not answer"}
 	}
 	return op.Probed{OK: true}
