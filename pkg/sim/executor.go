@@ -113,6 +113,7 @@ func (n *node) act(p *process, a action, interval time.Duration, depth int) ocf.
 		}
 		code = n.agent(q, a, interval, depth, &said)
 		done = true
+		w.checks.acted(n, a, code)
 		w.on(n, 0, n.agents.stir)
 	})
 	n.acting = append(slices.DeleteFunc(n.acting, func(o *process) bool { return o.gone }), q)
@@ -120,9 +121,6 @@ func (n *node) act(p *process, a action, interval time.Duration, depth int) ocf.
 	q.kill()
 	if a.verb != ocf.Monitor || code == ocf.ErrGeneric {
 		w.say("%s %s on %s: %s after all done %v %s", a.resource, a.verb, n.name, code, done, strings.TrimSpace(said.String()))
-	}
-	if done && w.managed() {
-		w.checks.acted(n, a, code)
 	}
 	return code
 }

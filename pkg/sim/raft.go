@@ -146,7 +146,7 @@ func (r *raft) reconsider() {
 	}
 	if l := r.leader; l != nil {
 		for _, n := range r.w.nodes {
-			if n.daemon != nil && (!n.daemon.ready || n.daemon.applied < r.last()) {
+			if n.daemon != nil && (!n.daemon.ready || n.daemon.hint != l || n.daemon.applied < r.last()) {
 				r.tell(n, r.w.between(5*time.Millisecond, 60*time.Millisecond))
 			}
 		}
@@ -360,4 +360,5 @@ func (d *daemon) catchUp(index uint64) {
 	d.ready = true
 	d.learned()
 	d.stir()
+	d.n.agents.stir() // what waits on a claim
 }
