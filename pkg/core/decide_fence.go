@@ -48,11 +48,8 @@ func (d *decider) fence(svc Service, reason string, asked bool) {
 // reported is as good. One that maintenance may have freed of its lease has none that could end (I5).
 func (d *decider) leaseOver(t Target) bool {
 	g := d.s.Services[t.Service].Grant
-	if g == nil || g.Epoch != t.Epoch {
-		return d.v.LeaseOver[t.Service] >= t.Epoch
-	}
-	if g.Phase == PhaseContained {
-		return true
+	if g == nil || g.Epoch != t.Epoch || g.Phase == PhaseContained {
+		return true // its grant has ended, which takes a proof or the holder's own word, or nothing can run of it
 	}
 	return d.v.LeaseOver[t.Service] >= t.Epoch && !d.s.leaseless(g.Node, g.Instance, d.now)
 }

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"slices"
 	"testing"
 	"time"
 )
@@ -239,5 +240,22 @@ func TestCutOffIsReleased(t *testing.T) {
 	s = apply(t, s, SettleLease{Fence: openID(s), Services: []ServiceName{"one"}}, storage(openID(s), "b1", "one", 1), CloseFence{Fence: openID(s)})
 	if got := decided[Release](s, online(s, "a")); len(got) != 1 || got[0].Service != "one" || got[0].Cause != CauseRelocate {
 		t.Errorf("released: %+v", got)
+	}
+}
+
+// TestLeaseOfAnEndedGrantIsOver: of two services the holder gave one up by its own word, and is stuck with the other. The
+// first must not keep the fence waiting for a lease that nobody counts any more.
+func TestLeaseOfAnEndedGrantIsOver(t *testing.T) {
+	s := bed(
+		t, Give{Service: "two", Node: "b", Instance: "b1", Cause: CauseStart},
+		OrderFence{Node: "b", Instance: "b1", Targets: []Target{{Service: "one", Epoch: 1}, {Service: "two", Epoch: 1}}, Executor: "a"},
+	)
+	if settled := decided[SettleLease](s, online(s, "a")); len(settled) != 0 {
+		t.Fatalf("both leases live: %+v", settled)
+	}
+	s = apply(t, s, Vacated{Service: "two", Epoch: 1, Instance: "b1"})
+	settled := decided[SettleLease](s, online(s, "a"))
+	if len(settled) != 1 || !slices.Equal(settled[0].Services, []ServiceName{"two"}) {
+		t.Errorf("settled %+v, want that of two", settled)
 	}
 }
