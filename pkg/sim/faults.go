@@ -213,6 +213,9 @@ func (w *World) heal() {
 // tidy takes back what operators had put aside, as often as it takes: an answer may be lost.
 func (w *World) tidy() {
 	s := w.raft.newest()
+	if w.raft.forgot {
+		w.claim()
+	}
 	for _, n := range w.nodes {
 		if w.managed() {
 			n.configure((*conf).clear)

@@ -81,6 +81,8 @@ func (h holder) Lock(context.Context) error {
 		return err
 	}
 	switch img := h.cl.img; {
+	case !h.cl.alive: // a stop has ended it
+		return errDevice
 	case h.p.w.ceph.banned(h.cl.address):
 		return &worker.Failure{Code: worker.CodeBlocklisted, Message: "this client has been cut off"}
 	case img.owner != "" && img.owner != h.cl.address:

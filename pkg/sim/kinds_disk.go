@@ -60,6 +60,7 @@ func (r *raft) recover(best *node, lost []*node) {
 	keep := max(best.disk.stored, r.first)
 	r.w.say("%s recovers: %d entries are lost", best.name, r.last()-keep)
 	r.states = r.states[:keep-r.first+1]
+	r.forgot = true
 	r.doubt, r.leader, r.voters = nil, nil, []*node{best}
 	r.term++
 	for _, m := range r.w.nodes { // the gap: who was further takes this node's State as a whole
@@ -101,6 +102,21 @@ func (r *raft) widen() {
 	}
 	if len(r.voters) < want || len(r.voters)%2 == 0 {
 		r.w.at(5*time.Second, r.widen)
+	}
+}
+
+// claim is `keepone volume claim` after a recovery: a lock whose grant was lost with its majority has an owner that the cluster
+// does not know. The operator has made sure that it is off.
+func (w *World) claim() {
+	for i, img := range w.ceph.images {
+		lives := slices.ContainsFunc(w.nodes, func(n *node) bool {
+			cl := n.here[i].client
+			return cl != nil && cl.alive && cl.address == img.owner
+		})
+		if img.owner != "" && !lives {
+			w.ceph.ban([]string{img.owner})
+			img.owner = ""
+		}
 	}
 }
 

@@ -23,6 +23,7 @@ type raft struct {
 	pending bool     // an election is on its way
 
 	recovering bool // an operator recovers what is left of it
+	forgot     bool // what only the lost had committed is gone
 }
 
 // entry is a proposal in a leader's log.
