@@ -48,8 +48,11 @@ func (d *decider) fence(svc Service, reason string, asked bool) {
 // reported is as good. One that maintenance may have freed of its lease has none that could end (I5).
 func (d *decider) leaseOver(t Target) bool {
 	g := d.s.Services[t.Service].Grant
-	if g == nil || g.Epoch != t.Epoch || g.Phase == PhaseContained {
-		return true // its grant has ended, which takes a proof or the holder's own word, or nothing can run of it
+	if g == nil || g.Epoch != t.Epoch {
+		return true // I3: that grant has ended, by its holder's word or by a proof, and has no lease
+	}
+	if g.Phase == PhaseContained {
+		return true
 	}
 	return d.v.LeaseOver[t.Service] >= t.Epoch && !d.s.leaseless(g.Node, g.Instance, d.now)
 }
