@@ -23,7 +23,7 @@ const (
 // not take a lease from itself. What is not permitted, as in a container, is logged and done without.
 func Harden(log *slog.Logger) {
 	debug.SetGCPercent(gcPercent)
-	runtime.GOMAXPROCS(2) // the loop, and containments
+	runtime.GOMAXPROCS(min(2, runtime.NumCPU())) // the loop, and containments
 	if err := setRealtime(); err != nil {
 		log.Warn("guard runs without real-time priority", "error", err)
 	}
@@ -33,7 +33,9 @@ func Harden(log *slog.Logger) {
 	}
 }
 
-// setRealtime covers the threads that are there; later ones inherit it from them.
+// setRealtime covers the threads that are there; later ones inherit it from them. They take turns (SCHED_RR): in Go's
+// runtime a thread may spin until another has done its part, and with SCHED_FIFO that other one would never run on a
+// machine with one processor.
 func setRealtime() error {
 	tasks, err := os.ReadDir("/proc/self/task")
 	if err != nil {
@@ -44,7 +46,7 @@ func setRealtime() error {
 		if err != nil {
 			continue
 		}
-		attr := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: realtime}
+		attr := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_RR, Priority: realtime}
 		if err := unix.SchedSetAttr(tid, &attr, 0); err != nil {
 			return fmt.Errorf("set scheduling: %w", err)
 		}

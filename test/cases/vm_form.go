@@ -48,7 +48,7 @@ func unitsWell(ctx context.Context, n *lab.Node) error {
 	if err != nil {
 		return err
 	}
-	for _, want := range []string{"active active active", "-1000", "SCHED_FIFO"} {
+	for _, want := range []string{"active active active", "-1000", "SCHED_RR"} {
 		if !strings.Contains(out, want) {
 			return fmt.Errorf("units of %s: %q lacks %q", n.Name, out, want)
 		}
