@@ -91,7 +91,19 @@ func fillVolume(ctx context.Context, v worker.Volume, order worker.CreateVolume,
 	if err != nil {
 		return fmt.Errorf("make directory: %w", err)
 	}
-	undo = append(undo, func(context.Context) error { return removeEmpty(dir, "mnt", "fuse") })
+	// Before anything is mounted in it: a bind made later would cover the image's file, which could not be unmounted then.
+	private, err := blockfs.Private(dir)
+	undo = append(undo, func(ctx context.Context) error {
+		if private {
+			if err := blockfs.Unmount(ctx, dir); err != nil {
+				return err
+			}
+		}
+		return removeEmpty(dir, "mnt", "fuse")
+	})
+	if err != nil {
+		return err
+	}
 	server, err := serveFresh(ctx, v, filepath.Join(dir, "fuse"), &undo)
 	if err != nil {
 		return err

@@ -3,10 +3,13 @@
 package blockfs
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/keepone-ha/keepone/pkg/worker"
 )
@@ -166,5 +169,36 @@ func TestDropBeforeRelease(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// TestPrivate: on a machine whose mounts travel, as under systemd, what is mounted in a private directory stays there, and
+// can be unmounted although another file system was mounted beside it later.
+func TestPrivate(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("mounting needs root")
+	}
+	shared := t.TempDir()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(unix.Mount("tmpfs", shared, "tmpfs", 0, ""))
+	defer func() { _ = unix.Unmount(shared, unix.MNT_DETACH) }()
+	must(unix.Mount("", shared, "", unix.MS_SHARED, ""))
+	dir, first, second := filepath.Join(shared, "dir"), filepath.Join(shared, "dir/first"), filepath.Join(shared, "dir/second")
+	must(errors.Join(os.MkdirAll(first, 0o700), os.MkdirAll(second, 0o700)))
+	bound, err := Private(dir)
+	if err != nil || !bound {
+		t.Fatalf("bound %t, %v", bound, err)
+	}
+	must(unix.Mount("tmpfs", first, "tmpfs", 0, ""))
+	must(privateParent(second)) // as Mount does
+	must(unix.Unmount(first, 0))
+	must(Unmount(t.Context(), dir))
+	if again, err := Private(second); err != nil || !again {
+		t.Errorf("below a shared mount again: bound %t, %v", again, err)
 	}
 }

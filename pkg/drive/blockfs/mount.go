@@ -59,21 +59,28 @@ func mountFailure(device, dir, fs string, err error) error {
 // privateParent keeps a mount from travelling to other namespaces before it can be made private: mounts travel
 // from where they are made. Only a shared parent needs it.
 func privateParent(dir string) error {
+	_, err := Private(filepath.Dir(dir))
+	return err
+}
+
+// Private makes parent a mount of its own, bound to itself, whose mounts don't travel; where they would not anyway it does
+// nothing. It covers what is mounted below parent already: call it before the first of these. The caller unmounts
+// what was bound.
+func Private(parent string) (bound bool, err error) {
 	text, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
-		return fmt.Errorf("read mounts: %w", err)
+		return false, fmt.Errorf("read mounts: %w", err)
 	}
-	parent := filepath.Dir(dir)
 	if !sharedAt(string(text), parent) {
-		return nil
+		return false, nil
 	}
 	if err := unix.Mount(parent, parent, "", unix.MS_BIND, ""); err != nil {
-		return fmt.Errorf("bind %s to itself: %w", parent, err)
+		return false, fmt.Errorf("bind %s to itself: %w", parent, err)
 	}
 	if err := unix.Mount("", parent, "", unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("make %s private: %w", parent, err)
+		return true, fmt.Errorf("make %s private: %w", parent, err)
 	}
-	return nil
+	return true, nil
 }
 
 // sharedAt reports whether the mount that path lies on propagates to others. Later lines cover earlier ones.

@@ -80,8 +80,7 @@ func (s *Server) Unmount(ctx context.Context) error {
 		err := unix.Unmount(s.dir, 0)
 		switch {
 		case err == nil, errors.Is(err, unix.EINVAL): // not mounted: taken down by somebody else
-			s.server.Wait()
-			return nil
+			return s.ended(ctx)
 		case !errors.Is(err, unix.EBUSY):
 			return fmt.Errorf("unmount %s: %w", s.dir, err)
 		}
@@ -92,6 +91,21 @@ func (s *Server) Unmount(ctx context.Context) error {
 			timer.Stop()
 			return fmt.Errorf("unmount %s: %w", s.dir, err)
 		}
+	}
+}
+
+// ended waits until the kernel has let go of the file: a mount that is covered, or a copy of it elsewhere, keeps it.
+func (s *Server) ended(ctx context.Context) error {
+	done := make(chan struct{})
+	go func() {
+		s.server.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("unmount %s: something else still has it mounted: %w", s.dir, ctx.Err())
 	}
 }
 
