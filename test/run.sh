@@ -33,7 +33,7 @@ simulate() { # fixed seeds count; fresh ones, within a slot, only tell what they
 	local jobs
 	jobs=$(nproc)
 	CGO_ENABLED=0 go build -o build/sim ./test/sim || return 1
-	build/sim -first 1 -seeds 400 -limit 60s -jobs "$jobs" -save build
+	build/sim -first 1 -seeds 200 -limit 240s -jobs "$jobs" -save build
 	local fixed=$?
 	echo "fresh seeds:"
 	build/sim -first 0 -seeds 0 -limit 25s -jobs "$jobs" -save build || true

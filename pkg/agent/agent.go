@@ -55,6 +55,8 @@ type Node interface {
 	StopContainer(ctx context.Context, r release.Record, graceful time.Duration) release.Result
 	// Exited is closed when the container's init has ended. An error: it can't be watched.
 	Exited(ctx context.Context, r release.Record) (<-chan struct{}, error)
+	// Failing says what is certainly wrong with the volume; empty: nothing, or it can't be told.
+	Failing(ctx context.Context, r release.Record) string
 }
 
 // Net looks after the service's addresses on its link.

@@ -48,6 +48,7 @@ type bed struct {
 	leased   bool
 	bearer   Bearer // of the address
 	health   error  // of the service
+	failing  string // what is wrong with its volume
 
 	claimed bool // of a cluster manager
 	waiting chan struct{}
@@ -291,6 +292,12 @@ func (b *bed) Exited(context.Context, release.Record) (<-chan struct{}, error) {
 		b.exited = make(chan struct{})
 	}
 	return b.exited, nil
+}
+
+func (b *bed) Failing(context.Context, release.Record) string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.failing
 }
 
 // runs puts a container of the grant here, as an earlier daemon would have left it.

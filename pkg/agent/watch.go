@@ -5,8 +5,14 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/keepone-ha/keepone/pkg/clock"
 	"github.com/keepone-ha/keepone/pkg/core"
 	"github.com/keepone-ha/keepone/pkg/release"
+)
+
+const (
+	volumeEvery = 5 * time.Second // between looks at the volume below a running container
+	lookTwice   = time.Second
 )
 
 // watch looks after a running container until State, its init, its lease or its probes ask for something else.
@@ -25,6 +31,8 @@ func (r *runner) watch(ctx context.Context, state core.State, grant core.Grant, 
 	}
 	probes := time.NewTicker(interval(*spec)) // kept over changes of State: they must not put a probe off for ever
 	defer probes.Stop()
+	looks := time.NewTicker(volumeEvery)
+	defer looks.Stop()
 	failures := 0
 	for {
 		now, changed := r.cfg.Replica.Watch()
@@ -39,6 +47,11 @@ func (r *runner) watch(ctx context.Context, state core.State, grant core.Grant, 
 		case <-r.woken:
 			return retryShort
 		case <-changed:
+			continue
+		case <-looks.C:
+			if why := r.failing(ctx, state.Spec.Manager, here); why != "" {
+				return r.abandon(ctx, now, grant, here, why)
+			}
 			continue
 		case <-probes.C:
 		}
@@ -65,6 +78,24 @@ func (r *runner) watch(ctx context.Context, state core.State, grant core.Grant, 
 			return retryShort
 		}
 	}
+}
+
+// failing says what is certainly wrong with the volume, at two looks. A front-end that answers out of its memory passes its
+// probes for long on a volume that takes no write any more. A cluster manager's monitor looks for itself.
+func (r *runner) failing(ctx context.Context, manager core.Manager, here release.Record) string {
+	if manager == core.ManagerPacemaker || r.cfg.Node.Failing(ctx, here) == "" || clock.Pause(ctx, lookTwice) != nil {
+		return ""
+	}
+	return r.cfg.Node.Failing(ctx, here)
+}
+
+// abandon takes the service down and gives its grant back: another run on the same mapping would fail as well, while the
+// next activation, here or elsewhere, is another storage client.
+func (r *runner) abandon(ctx context.Context, state core.State, grant core.Grant, here release.Record, why string) time.Duration {
+	r.log.Error("the volume fails: giving the service up", "epoch", grant.Epoch, "reason", why)
+	r.now("stopping: its volume fails")
+	r.reportStop(ctx, grant, r.stop(ctx, state, here), why)
+	return retryShort
 }
 
 // probe asks once. The bound stands behind those of the probes themselves.

@@ -88,6 +88,32 @@ func TestProbesFail(t *testing.T) {
 	})
 }
 
+// TestVolumeFails: probes that pass say nothing of a volume that was cut off. Another run on it would fail too, so the grant
+// goes back; and a cluster manager's own monitor is not forestalled.
+func TestVolumeFails(t *testing.T) {
+	for manager, want := range map[core.Manager][]string{
+		core.ManagerKeepone:   {"stop 5/1", "vacated 5: can't be read"},
+		core.ManagerPacemaker: nil,
+	} {
+		bubble(t, func(t *testing.T) {
+			b := newBed(t, in(core.PhaseRunning, 5, 1))
+			b.state.Spec.Manager = manager
+			b.runs(5, 1)
+			b.failing = "can't be read"
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := b.start(ctx)
+			time.Sleep(volumeEvery + lookTwice + time.Second)
+			cancel()
+			<-ended
+			if want == nil {
+				absent(t, b.log(), "stop 5/1")
+				return
+			}
+			wantSaid(t, b.log(), want...)
+		})
+	}
+}
+
 // TestContainedAtLeaseEnd: the guard contained it. The volume is taken down and the grant goes back, and under a cluster
 // manager too it is a failure, whoever was the first to stop the rest.
 func TestContainedAtLeaseEnd(t *testing.T) {

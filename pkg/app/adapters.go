@@ -84,6 +84,8 @@ func (k kernel) StopContainer(ctx context.Context, r release.Record, graceful ti
 	return release.StopContainer(ctx, k.runDir, r, release.Options{Graceful: graceful, Reason: "restart in place"})
 }
 
+func (kernel) Failing(ctx context.Context, r release.Record) string { return release.Failing(ctx, r) }
+
 // Exited watches the init by its pidfd: the kernel tells at once, nothing is polled.
 func (k kernel) Exited(ctx context.Context, r release.Record) (<-chan struct{}, error) {
 	fd, err := unix.PidfdOpen(r.Init.PID, 0)

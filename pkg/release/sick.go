@@ -15,34 +15,47 @@ const readLimit = 10 * time.Second
 
 // Sick says what is wrong with the record's volume, empty if nothing is: it reads a block past every cache, which a
 // client that was cut off can't, and asks the file system for errors.
-func Sick(ctx context.Context, r Record) string { return system().sick(ctx, r) }
+func Sick(ctx context.Context, r Record) string {
+	why, _ := system().sick(ctx, r)
+	return why
+}
 
-func (h *host) sick(ctx context.Context, r Record) string {
+// Failing is Sick where it is certain, for one who stops a service for it. Storage that hangs is none: it may go on.
+func Failing(ctx context.Context, r Record) string {
+	why, certain := system().sick(ctx, r)
+	if !certain {
+		return ""
+	}
+	return why
+}
+
+func (h *host) sick(ctx context.Context, r Record) (why string, certain bool) {
 	mounts, err := h.mounts.List()
 	if err != nil {
-		return fmt.Sprintf("mounts can't be read: %v", err)
+		return fmt.Sprintf("mounts can't be read: %v", err), false
 	}
 	for _, m := range mounts {
 		if m.Path != r.Storage.Mount {
 			continue
 		}
 		if broken := h.mounts.Broken(m); broken != "" {
-			return broken
+			return broken, true
 		}
 	}
 	if r.Storage.Device == "" {
-		return "no device of its volume is known"
+		return "no device of its volume is known", false
 	}
 	ctx, cancel := context.WithTimeout(ctx, readLimit)
 	defer cancel()
 	err = h.devices.Read(ctx, r.Storage.Device)
+	var errno unix.Errno
 	switch {
 	case err == nil:
-		return ""
+		return "", false
 	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Sprintf("%s has not answered a read for %s: its storage hangs", r.Storage.Device, readLimit)
+		return fmt.Sprintf("%s has not answered a read for %s: its storage hangs", r.Storage.Device, readLimit), false
 	}
-	return fmt.Sprintf("%s can't be read: %v: its storage client may have been cut off", r.Storage.Device, err)
+	return fmt.Sprintf("%s can't be read: %v: its storage client may have been cut off", r.Storage.Device, err), errors.As(err, &errno)
 }
 
 // childRead reads one block past the page cache.

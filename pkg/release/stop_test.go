@@ -378,20 +378,22 @@ func TestSick(t *testing.T) {
 		name string
 		w    *world
 		sick bool
+		sure bool
 	}{
-		{"well", &world{mounted: true}, false},
-		{"mapped only", &world{}, false},
-		{"file system has errors", &world{mounted: true, broken: "counted 1 error"}, true},
-		{"cut off", &world{mounted: true, readErr: unix.EIO}, true},
-		{"hangs", &world{readErr: context.DeadlineExceeded}, true},
+		{"well", &world{mounted: true}, false, false},
+		{"mapped only", &world{}, false, false},
+		{"file system has errors", &world{mounted: true, broken: "counted 1 error"}, true, true},
+		{"cut off", &world{mounted: true, readErr: unix.EIO}, true, true},
+		{"hangs", &world{readErr: context.DeadlineExceeded}, true, false},
+		{"nobody could look", &world{readErr: errors.New("start read: out of memory")}, true, false},
 	} {
-		if why := tt.w.host().sick(t.Context(), exampleRecord()); (why != "") != tt.sick {
-			t.Errorf("%s: %q", tt.name, why)
+		if why, sure := tt.w.host().sick(t.Context(), exampleRecord()); (why != "") != tt.sick || sure != tt.sure {
+			t.Errorf("%s: %q, certain %t", tt.name, why, sure)
 		}
 	}
 	r := exampleRecord()
 	r.Storage.Device = ""
-	if why := (&world{}).host().sick(t.Context(), r); why == "" {
+	if why, _ := (&world{}).host().sick(t.Context(), r); why == "" {
 		t.Error("an unknown device is called well")
 	}
 }
