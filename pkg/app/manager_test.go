@@ -417,6 +417,8 @@ func TestPublishHeld(t *testing.T) {
 	pr.pushes("keepone-one=1000", "keepone-two=0")
 	pr.ask(op.Publish{Off: true})
 	pr.pushes("keepone-one=1000", "keepone-two gone")
+	pr.ask(op.Publish{Service: "one", Off: true}) // a demote says nothing of the controller
+	pr.pushes("keepone-one=1000", "keepone-two gone")
 	pr.restart()
 	pr.pushes("keepone-one=1000", "keepone-two gone")
 	pr.able["one"] = core.Able{Reason: "being fenced"}
