@@ -270,6 +270,9 @@ func (r *runner) restart(ctx context.Context, state core.State, grant core.Grant
 		r.log.Error("the old run can't be ended; leaving the volume to a full stop", "reasons", result.Reasons)
 		return r.clean(ctx, state, grant, here)
 	}
+	if why := r.failing(ctx, state.Spec.Manager, *here.Record); why != "" {
+		return r.abandon(ctx, state, grant, *here.Record, why)
+	}
 	return r.activate(ctx, state, grant, true)
 }
 

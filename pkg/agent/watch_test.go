@@ -114,6 +114,22 @@ func TestVolumeFails(t *testing.T) {
 	}
 }
 
+// TestNoRestartOnAFailingVolume: what ended because its volume failed would not come up on it again.
+func TestNoRestartOnAFailingVolume(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBed(t, in(core.PhaseStarting, 5, 2))
+		b.runs(5, 1)
+		b.ends()
+		b.failing = "can't be read"
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := b.start(ctx)
+		time.Sleep(lookTwice + time.Second)
+		cancel()
+		<-ended
+		wantSaid(t, b.log(), "stop container 5/1", "stop 5/1", "vacated 5: can't be read")
+	})
+}
+
 // TestContainedAtLeaseEnd: the guard contained it. The volume is taken down and the grant goes back, and under a cluster
 // manager too it is a failure, whoever was the first to stop the rest.
 func TestContainedAtLeaseEnd(t *testing.T) {

@@ -23,6 +23,7 @@ func init() {
 	add("i7/stop-without-daemon", kind{}, stopWithoutDaemon)
 	add("fence", kind{}, fenceAsked)
 	add("cold-start", kind{}, coldStart)
+	add("cut-off", kind{}, cutOff)
 }
 
 // undisturbed does something to the holder and expects that its user sees nothing of it for a while.
@@ -307,6 +308,42 @@ func fenceAsked(ctx context.Context, c *cluster) error {
 	}
 	_, err = c.awaitHolder(ctx, takeoverBound, holder)
 	return err
+}
+
+// cutOff has somebody blocklist the client of a holder that is well, for good. Its front-end may go on answering; the
+// service comes back with another client by itself, and nothing that was acknowledged is missing.
+func cutOff(ctx context.Context, c *cluster) error {
+	_, epoch, err := c.holder(ctx, c.anyUp())
+	if err != nil {
+		return err
+	}
+	before, err := c.locker(ctx)
+	if err != nil {
+		return err
+	}
+	client, end, err := c.writing(ctx)
+	if err != nil {
+		return err
+	}
+	defer client.Stop()
+	began := time.Now()
+	if _, err := c.Ceph(ctx, "osd", "blocklist", "add", before, "315360000"); err != nil {
+		return err
+	}
+	if err := await(ctx, 30*time.Second, "the service with another storage client", func() error {
+		_, after, err := c.holder(ctx, c.anyUp())
+		if err != nil {
+			return err
+		}
+		if now, err := c.locker(ctx); err != nil || now == before || after <= epoch {
+			return fmt.Errorf("client %s, epoch %d, as before (%w)", now, after, err)
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	c.Logf("anew after %s", time.Since(began))
+	return end()
 }
 
 // coldStart cuts every node at once: when power is back the cluster comes back by itself, and nothing is lost.
