@@ -3,6 +3,7 @@ package cases
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -196,9 +197,25 @@ func (s *storm) nodeOf(client string) string {
 	return ""
 }
 
-// leftBehind is what a cluster at rest must not have: anything of the service on another node than its holder, a second
+// restBound is how long a healed cluster may take to clean up: a contained holder's next stop may come after a minute.
+const restBound = 90 * time.Second
+
+// leftBehind waits for the rest of the clean-up, and says what is there still.
+func (s *storm) leftBehind(ctx context.Context) (left []string, err error) {
+	began := time.Now()
+	_ = await(ctx, restBound, "a cluster at rest", func() error {
+		if left, err = s.remaining(ctx); err == nil && len(left) > 0 {
+			return errors.New(strings.Join(left, "; "))
+		}
+		return err
+	})
+	s.Logf("at rest after %s", time.Since(began))
+	return left, err
+}
+
+// remaining is what a cluster at rest must not have: anything of the service on another node than its holder, a second
 // client at the image, a request or a complaint.
-func (s *storm) leftBehind(ctx context.Context) ([]string, error) {
+func (s *storm) remaining(ctx context.Context) ([]string, error) {
 	holder, _, err := s.holder(ctx, s.anyUp())
 	if err != nil {
 		return []string{fmt.Sprintf("no holder at the end: %v", err)}, nil

@@ -37,7 +37,7 @@ var may = map[string][]string{
 	"pkg/api":             {"pkg/core", "pkg/pki"},
 	"pkg/replica":         {"pkg/core", "pkg/boottime", "pkg/wire"},
 	"pkg/observe":         {"pkg/core", "pkg/boottime", "pkg/guard"},
-	"pkg/agent":           {"pkg/core", "pkg/release", "pkg/worker"},
+	"pkg/agent":           {"pkg/clock", "pkg/core", "pkg/release", "pkg/worker"},
 	"pkg/fence":           {"pkg/clock", "pkg/core", "pkg/boottime", "pkg/drive/ipmi", "pkg/worker"},
 	"pkg/managed":         {"pkg/api", "pkg/boottime", "pkg/clock", "pkg/core", "pkg/drive/ipmi", "pkg/op", "pkg/release"},
 	"pkg/fence/relay":     {"pkg/api", "pkg/clock", "pkg/core", "pkg/op"},
