@@ -94,7 +94,9 @@ func noShare(ctx context.Context, c *cluster) error {
 	if _, err := sh(ctx, holder, fmt.Sprintf(write, devices["guest"])); err != nil {
 		return fmt.Errorf("the other image can't be written to: %w", err)
 	}
-	// The service itself is cut off: it fails, and comes back by a mapping of a new client.
+	// The service itself is cut off: with the first write it fails, and comes back by a mapping of a new client.
+	client := c.Client(ctx, c.address)
+	defer client.Stop()
 	return await(ctx, vmTakeover, "service on a client that is not cut off", func() error {
 		text, err := mapping(ctx, holder)
 		if err != nil {
