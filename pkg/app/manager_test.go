@@ -392,6 +392,20 @@ func TestPublishRetries(t *testing.T) {
 	pr.pushes()
 }
 
+// TestPublishUnanswered: a change that got no answer may have had its effect, so that what was said before it is said again.
+func TestPublishUnanswered(t *testing.T) {
+	pr := newPress(t)
+	pr.ask(elections, promotion)
+	pr.pushes("keepone-one=100", "keepone-two=0", "master-one=100")
+	well := pr.able["one"]
+	pr.able["one"] = core.Able{Reason: "being fenced"}
+	pr.crib.away = errors.New("timed out")
+	pr.pushes("keepone-one=0", "master-one gone")
+	pr.able["one"], pr.crib.away = well, nil
+	pr.pushes("keepone-one=100", "master-one=100")
+	pr.pushes()
+}
+
 // TestPublishRestart: the next daemon goes on, and takes away a score of the last one's that it would not give.
 func TestPublishRestart(t *testing.T) {
 	pr := newPress(t)

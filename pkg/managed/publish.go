@@ -118,7 +118,8 @@ func (p *Publisher) Change(ask op.Publish) error {
 	return nil
 }
 
-// unknown is the value of an attribute that another may have set: an earlier daemon, or nobody.
+// unknown is the value of an attribute that another may have set, an earlier daemon or nobody, and of one whose last
+// change was not answered.
 const unknown = "?"
 
 // suspect forgets what was set: what is wanted no longer is deleted even if this daemon never set it.
@@ -200,6 +201,7 @@ func (p *Publisher) Push(ctx context.Context) error {
 		if p.sent[name] == value {
 			continue
 		}
+		p.sent[name] = unknown // until it is said to be done: one that timed out may have been, or not
 		if err := p.to.Set(ctx, name, value); err != nil {
 			errs = append(errs, err)
 			continue
@@ -210,6 +212,7 @@ func (p *Publisher) Push(ctx context.Context) error {
 		if _, ok := want[name]; ok {
 			continue
 		}
+		p.sent[name] = unknown
 		if err := p.to.Delete(ctx, name); err != nil {
 			errs = append(errs, err)
 			continue
