@@ -28,6 +28,10 @@ const (
 	ManagerPacemaker Manager = "pacemaker"
 )
 
+// ElectionAttribute names the attribute that a cluster manager's location rule reads: 1 or more if the node holds the
+// service's grant or could be given it; not defined or below 1, it may not run it.
+func ElectionAttribute(service ServiceName) string { return "keepone-" + string(service) }
+
 // Timing is what detection and leases run on. pkg/config checks it for sanity.
 type Timing struct {
 	Heartbeat    time.Duration // between two heartbeats of a guard, on each link

@@ -32,9 +32,6 @@ const (
 	publishAgain = 2 * time.Second // after an attribute could not be set, and to see what has gone stale
 )
 
-// ElectionAttribute says whether the node may hold the service: not defined or below 1, it may not.
-func ElectionAttribute(name core.ServiceName) string { return "keepone-" + string(name) }
-
 // published is what the agents on this node asked to be published. It outlives the daemon, not the node.
 type published struct {
 	Elections  bool
@@ -148,7 +145,7 @@ func (p *Publisher) forget(left published) {
 // doubt has every service's attribute set anew or deleted.
 func (p *Publisher) doubt() {
 	for name := range p.able() {
-		p.sent[ElectionAttribute(name)] = unknown
+		p.sent[core.ElectionAttribute(name)] = unknown
 	}
 }
 
@@ -228,7 +225,7 @@ func (p *Publisher) values() map[string]string {
 	want := map[string]string{}
 	for name, a := range p.able() {
 		if p.wanted.Elections || p.wanted.Held && p.holds(name) {
-			want[ElectionAttribute(name)] = strconv.Itoa(a.Score)
+			want[core.ElectionAttribute(name)] = strconv.Itoa(a.Score)
 		}
 		if attribute := p.wanted.Promotions[name]; attribute != "" && a.OK {
 			want[attribute] = strconv.Itoa(a.Score)

@@ -91,10 +91,6 @@ func New(spec core.Spec, o Options) Setup {
 	return Setup{CIB: b.cib, Corosync: newCorosync(spec)}
 }
 
-// Attribute names the node attribute that says whether a node may run a service: 1 or more if it holds its grant or
-// could be given it.
-func Attribute(service core.ServiceName) string { return "keepone-" + string(service) }
-
 // Volume is the resource whose promotion score says where a service's volume is best promoted (StylePromotable).
 func Volume(service core.ServiceName) string { return "rbd-" + string(service) }
 
@@ -236,8 +232,8 @@ func (b *builder) eligible(service core.ServiceName, resource string) {
 	b.cib.Constraints.Locations = append(b.cib.Constraints.Locations, Location{ID: id, Resource: resource, Rules: []Rule{{
 		ID: id + "-rule", Score: "-INFINITY", Join: "or",
 		Expressions: []Expression{
-			{ID: id + "-defined", Attribute: Attribute(service), Operation: "not_defined"},
-			{ID: id + "-value", Attribute: Attribute(service), Operation: "lt", Type: "integer", Value: "1"},
+			{ID: id + "-defined", Attribute: core.ElectionAttribute(service), Operation: "not_defined"},
+			{ID: id + "-value", Attribute: core.ElectionAttribute(service), Operation: "lt", Type: "integer", Value: "1"},
 		},
 	}}})
 }

@@ -182,7 +182,7 @@ func (w *World) attributes() string {
 	for _, n := range w.nodes {
 		for name, able := range n.daemon.abilities() {
 			for _, m := range w.nodes {
-				if v, err := strconv.Atoi(m.pcmk.attrs[n.name].value("keepone-" + string(name))); able.OK != (err == nil && v >= 1) {
+				if v, err := strconv.Atoi(m.pcmk.attrs[n.name].value(core.ElectionAttribute(name))); able.OK != (err == nil && v >= 1) {
 					return fmt.Sprintf("%s may have %s: %t, and Pacemaker on %s knows it as %d", n.name, name, able.OK, m.name, v)
 				}
 			}

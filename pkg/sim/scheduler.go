@@ -97,7 +97,7 @@ func (s *scheduler) controllers() {
 
 // eligible is the location rule on the attribute of the service.
 func (s *scheduler) eligible(n *node, svc core.ServiceName) bool {
-	v, err := strconv.Atoi(s.attrs[n.name]["keepone-"+string(svc)])
+	v, err := strconv.Atoi(s.attrs[n.name][core.ElectionAttribute(svc)])
 	return err == nil && v >= 1
 }
 

@@ -155,7 +155,7 @@ func (a *agent) clear(ctx context.Context, c ocf.Call, n node.Node, services []c
 		if err != nil || !seen.Facts.Idle() {
 			continue
 		}
-		if err := n.Attributes.Delete(ctx, node.Eligible(service)); err != nil {
+		if err := n.Attributes.Delete(ctx, core.ElectionAttribute(service)); err != nil {
 			c.Note("%v", err)
 			continue
 		}

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/keepone-ha/keepone/pkg/clock"
-	"github.com/keepone-ha/keepone/pkg/core"
 )
 
 // Attributes are this node's transient attributes in Pacemaker: they end when the node leaves the cluster.
@@ -19,9 +18,6 @@ type Attributes interface {
 	Set(ctx context.Context, name, value string) error
 	Delete(ctx context.Context, name string) error
 }
-
-// Eligible is the attribute that a service's location rule reads.
-func Eligible(service core.ServiceName) string { return "keepone-" + string(service) }
 
 // Promotion is the attribute that holds the promotion score of a promotable resource. The name is what
 // crm_attribute --promotion makes of a resource's name: in Pacemaker 1 to 3 it is still the old word.

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/keepone-ha/keepone/pkg/core"
 )
 
 // The program's arguments, its failure, and its absence.
@@ -21,7 +23,7 @@ func TestUpdater(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if err := n.Attributes.Delete(t.Context(), Eligible("one")); err != nil {
+	if err := n.Attributes.Delete(t.Context(), core.ElectionAttribute("one")); err != nil {
 		t.Error(err)
 	}
 	if err := n.Attributes.Set(t.Context(), "bad", "1"); err == nil || !strings.Contains(err.Error(), "attrd_updater: exit status 3: no attrd") {
