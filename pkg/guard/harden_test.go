@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"bytes"
 	"os"
 	"os/exec"
 	"runtime"
@@ -15,8 +16,12 @@ func TestThreadsTakeTurns(t *testing.T) {
 	if os.Getenv("KEEPONE_HARDENED") == "" {
 		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestThreadsTakeTurns$", "-test.v")
 		cmd.Env = append(os.Environ(), "KEEPONE_HARDENED=1")
-		if out, err := cmd.CombinedOutput(); err != nil {
+		out, err := cmd.CombinedOutput()
+		switch {
+		case err != nil:
 			t.Errorf("%v: %s", err, out)
+		case !bytes.Contains(out, []byte("--- PASS")):
+			t.Skipf("%s", out)
 		}
 		return
 	}
