@@ -90,6 +90,8 @@ func (o chaosOrders) run(ctx context.Context, host *lab.Host, file string) error
 			v.Violations = append(v.Violations, fmt.Sprintf("%d cgroups of the lab are left on the machine", left))
 		}
 		err = errors.Join(err, v.print(host.Stdio.Out))
+	} else if err == nil {
+		err = fmt.Errorf("read figures: %w", readErr) // no verdict is no good one
 	}
 	if file != "" && v.Schema > 0 {
 		err = errors.Join(err, v.write(file))
