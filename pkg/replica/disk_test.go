@@ -3,6 +3,7 @@ package replica
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -230,6 +231,41 @@ func TestUnknownCommandHalts(t *testing.T) {
 		}
 		if halted < 2 {
 			t.Errorf("%d nodes halted", halted)
+		}
+	})
+}
+
+// stuckDisk is one whose library holds a lock of its own since it panicked.
+type stuckDisk struct {
+	*faultyDisk
+	end chan struct{}
+}
+
+func (d stuckDisk) open(dir string) (raft.LogStore, raft.StableStore, raft.SnapshotStore, func() error, error) {
+	logs, stable, snaps, _, err := d.faultyDisk.open(dir)
+	return logs, stable, snaps, func() error { <-d.end; return nil }, err
+}
+
+// A log that can't be closed any more does not keep the daemon from its end.
+func TestStopOfAStuckLog(t *testing.T) {
+	run(t, 2, func(t *testing.T, c *cluster) {
+		d := stuckDisk{newFaultyDisk(0, nil), make(chan struct{})}
+		defer close(d.end)
+		c.kill("b")
+		m := c.start("b", t.TempDir(), d)
+		delete(c.nodes, "b")
+		stopped := make(chan error, 1)
+		go func() { stopped <- m.Stop() }()
+		select {
+		case err := <-stopped:
+			if err == nil || !strings.Contains(err.Error(), "close log") {
+				t.Errorf("stopped with %v", err)
+			}
+		case <-time.After(time.Minute):
+			t.Error("it never stops")
+		}
+		if err := errors.Join(m.node.Close(), m.mux.Close()); err != nil {
+			t.Error(err)
 		}
 	})
 }

@@ -227,12 +227,27 @@ func (r *Replica) Stop() error {
 	err := r.raft.Shutdown().Error()
 	r.wait.Wait()
 	if r.closed.CompareAndSwap(false, true) {
-		err = errors.Join(err, r.trans.Close(), r.closeDisk())
+		err = errors.Join(err, r.trans.Close(), r.closeLog())
 	}
 	if err != nil {
 		return fmt.Errorf("stop replica: %w", err)
 	}
 	return nil
+}
+
+// closeBound races a library that panicked at a page of the log while it held a lock of its own: it waits for that for ever,
+// and a daemon that has to end would not. What is closed took part in nothing any more, so that little is enough.
+const closeBound = 5 * time.Second
+
+func (r *Replica) closeLog() error {
+	closed := make(chan error, 1)
+	go func() { closed <- r.closeDisk() }()
+	select {
+	case err := <-closed:
+		return err
+	case <-time.After(closeBound):
+		return fmt.Errorf("close log: not closed within %s: end this process, which closes it", closeBound)
+	}
 }
 
 // fail ends this node's part in the cluster, once: it leads no longer, votes no longer, promises nothing more.
