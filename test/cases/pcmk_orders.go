@@ -20,11 +20,12 @@ func init() {
 
 // pacemakersOrders: what an operator tells Pacemaker by pcs is done, the grant follows, and keepone shows it.
 func pacemakersOrders(ctx context.Context, m *managed) error {
-	for name, do := range map[string]func(context.Context) error{
-		"move": m.moved, "ban": m.movedAway, "standby": m.stoodBy, "disable": m.disabled,
-	} {
-		if err := do(ctx); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+	for _, order := range []struct {
+		name string
+		do   func(context.Context) error
+	}{{"move", m.moved}, {"ban", m.movedAway}, {"standby", m.stoodBy}, {"disable", m.disabled}} {
+		if err := order.do(ctx); err != nil {
+			return fmt.Errorf("%s: %w", order.name, err)
 		}
 	}
 	return nil
