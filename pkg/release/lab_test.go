@@ -340,3 +340,51 @@ func TestLabLinkDown(t *testing.T) {
 		t.Errorf("up %t %v", up, err)
 	}
 }
+
+// TestLabCarries: what lies on top at the mount point must be the volume, over its own image.
+func TestLabCarries(t *testing.T) {
+	l := newLab(t)
+	l.volume()
+	if err := Carries(t.Context(), l.runDir, l.r); err != nil {
+		t.Errorf("the volume itself: %v", err)
+	}
+	l.run("mount", "-t", "tmpfs", "none", l.r.Storage.Mount)
+	if err := Carries(t.Context(), l.runDir, l.r); err == nil || !strings.Contains(err.Error(), "correct the device") {
+		t.Errorf("another file system over it: %v", err)
+	}
+	l.run("umount", l.r.Storage.Mount)
+	other := l.r
+	other.Storage.FuseDir = t.TempDir()
+	if err := Carries(t.Context(), t.TempDir(), other); err == nil || !strings.Contains(err.Error(), "not over the image") {
+		t.Errorf("a device that became another image's: %v", err)
+	}
+}
+
+// TestLabDetachSparesAnothers: a device's number may be another volume's by the time that it is to be detached.
+func TestLabDetachSparesAnothers(t *testing.T) {
+	l := newLab(t)
+	l.volume()
+	l.run("umount", l.r.Storage.Mount)
+	devices := system().devices
+	ours := (&teardown{host: system(), runDir: l.runDir, r: l.r}).want()
+	attached := func() bool {
+		t.Helper()
+		found, err := devices.Find(t.Context(), ours)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.Contains(found, l.r.Storage.Device)
+	}
+	wrong := ours
+	wrong.connection++
+	nameless := ours
+	nameless.connection, nameless.file = 0, "/elsewhere/image"
+	for name, want := range map[string]sought{"another connection": wrong, "another file": nameless} {
+		if err := devices.Detach(t.Context(), l.r.Storage.Device, want); err != nil || !attached() {
+			t.Errorf("%s: detached, %v", name, err)
+		}
+	}
+	if err := devices.Detach(t.Context(), l.r.Storage.Device, ours); err != nil || attached() {
+		t.Errorf("its own is still attached, %v", err)
+	}
+}
