@@ -231,15 +231,17 @@ func TestNobodyFencesItself(t *testing.T) {
 // TestCutOffIsReleased: a fence cut a holder's clients off and came to nothing more, for the holder is heard again. No run of
 // its grant can write: it is neither kept nor restarted in place.
 func TestCutOffIsReleased(t *testing.T) {
-	s := bed(t)
-	s.Spec.Fencing = policies["both"]
-	if got := decided[Release](s, online(s, "a")); len(got) > 0 {
-		t.Fatalf("released: %+v", got)
-	}
-	s = apply(t, s, OrderFence{Node: "b", Instance: "b1", Executor: "a", Targets: s.targets("b1")})
-	s = apply(t, s, SettleLease{Fence: openID(s), Services: []ServiceName{"one"}}, storage(openID(s), "b1", "one", 1), CloseFence{Fence: openID(s)})
-	if got := decided[Release](s, online(s, "a")); len(got) != 1 || got[0].Service != "one" || got[0].Cause != CauseRelocate {
-		t.Errorf("released: %+v", got)
+	for _, manager := range []Manager{ManagerKeepone, ManagerPacemaker} {
+		s := bed(t)
+		s.Spec.Fencing, s.Spec.Manager = policies["both"], manager
+		if got := decided[Release](s, online(s, "a")); len(got) > 0 {
+			t.Fatalf("%s: released: %+v", manager, got)
+		}
+		s = apply(t, s, OrderFence{Node: "b", Instance: "b1", Executor: "a", Targets: s.targets("b1")})
+		s = apply(t, s, SettleLease{Fence: openID(s), Services: []ServiceName{"one"}}, storage(openID(s), "b1", "one", 1), CloseFence{Fence: openID(s)})
+		if got := decided[Release](s, online(s, "a")); len(got) != 1 || got[0].Service != "one" || got[0].Cause != CauseRelocate {
+			t.Errorf("%s: released: %+v", manager, got)
+		}
 	}
 }
 

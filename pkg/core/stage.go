@@ -205,6 +205,10 @@ func (d *decider) leadClaimed(svc Service) {
 	switch {
 	case svc.Stopped && g.Phase != PhaseReleasing:
 		d.do(Release{Service: svc.Name, Epoch: g.Epoch, Cause: CauseStart, Reason: "stopped by an operator"})
+	case d.s.clientsCut(svc): // no run of this grant can write: the cluster manager starts it anew, on another one
+		if g.Phase != PhaseReleasing {
+			d.do(Release{Service: svc.Name, Epoch: g.Epoch, Cause: CauseRelocate, Reason: "its storage clients were cut off"})
+		}
 	case claimed && stage == StageRunning && g.Staged && (g.Phase == PhasePromoted || g.Phase == PhaseFailed):
 		d.do(Raise{Service: svc.Name, Epoch: g.Epoch, Run: g.Run})
 	case d.leftBehind(svc):
