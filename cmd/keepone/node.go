@@ -106,15 +106,6 @@ func (c *cli) nodeVerb(use, short string, kind core.RequestKind, danger string) 
 	return cmd
 }
 
-func (c *cli) fenceCommand() *cobra.Command {
-	cmd := c.nodeVerb("fence NODE", "Fence a node: make sure that it can do no more harm", core.RequestFence,
-		"%s will be fenced, which may mean powered off; what it runs is started elsewhere.")
-	confirm := c.nodeVerb("confirm NODE", "Vouch that a silent node is off, when nothing else can prove it", core.RequestFenceConfirm,
-		"You vouch that %s is powered off, as you have seen with your own eyes. If it still runs, data may be lost. Your name is kept for ever.")
-	cmd.AddCommand(confirm)
-	return cmd
-}
-
 func (c *cli) maintenanceCommand() *cobra.Command {
 	var lasts time.Duration
 	on := &cobra.Command{

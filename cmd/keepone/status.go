@@ -147,7 +147,7 @@ func (c *cli) doctorCommand() *cobra.Command {
 			return err
 		}
 		var doctor op.Doctor
-		if err := c.look(cmd.Context(), op.MethodDoctor, struct{}{}, &doctor); err != nil {
+		if err := c.tryAll(cmd.Context(), op.MethodDoctor, &doctor); err != nil {
 			return err
 		}
 		checkup := report.NewCheckup(doctor)

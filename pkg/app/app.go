@@ -153,6 +153,7 @@ func (a *App) Start(ctx context.Context) (err error) {
 	a.peers = api.NewNode(a.file.Name, mux, dialer, a.log)
 	a.peers.Handle(methodReport, a.serveReport)
 	a.peers.Handle(methodFacts, a.serveFacts)
+	a.peers.Handle(methodTryFence, a.serveTryFence)
 	a.peers.Handle(methodApplied, a.serveApplied)
 	a.peers.Handle(op.MethodFence, a.serveFence)
 	a.peers.Handle(op.MethodLeader, a.serveLeader)

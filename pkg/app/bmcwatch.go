@@ -23,7 +23,13 @@ const (
 func (a *App) watchBMCs(ctx context.Context) {
 	var rounds sync.WaitGroup
 	defer rounds.Wait()
-	rounds.Go(func() { a.bmcs.Watch(ctx, watchBMC, a.alive, a.problems.set) })
+	rounds.Go(func() {
+		a.bmcs.Watch(ctx, a.file.Name, watchBMC, a.alive, func(node core.NodeName, err error) {
+			if a.problems.set(node, err) {
+				nudge(a.reportNow)
+			}
+		})
+	})
 	var version uint64
 	for ctx.Err() == nil {
 		state, changed := a.replica.Watch()
@@ -43,7 +49,7 @@ func (a *App) watchBMCs(ctx context.Context) {
 	}
 }
 
-// checkBMCs looks at every BMC once, now, and returns what is wrong with each.
+// checkBMCs looks at every other node's BMC once, now, and returns what is wrong with each; empty: nothing.
 func (a *App) checkBMCs(ctx context.Context) map[core.NodeName]string {
 	ctx, cancel := context.WithTimeout(ctx, bmcLimit)
 	defer cancel()
@@ -51,7 +57,7 @@ func (a *App) checkBMCs(ctx context.Context) map[core.NodeName]string {
 	a.bmcs.Update(nodes)
 	var looks sync.WaitGroup
 	for _, node := range nodes {
-		if node.BMC == nil {
+		if node.BMC == nil || node.Name == a.file.Name {
 			continue
 		}
 		looks.Go(func() {
@@ -64,9 +70,36 @@ func (a *App) checkBMCs(ctx context.Context) map[core.NodeName]string {
 		})
 	}
 	looks.Wait()
+	nudge(a.reportNow)
+	return a.problems.of(nodes)
+}
+
+// bmcProblems keeps what this node last found wrong with each other node's BMC.
+type bmcProblems struct {
+	mu  sync.Mutex
+	all map[core.NodeName]string // empty: nothing
+}
+
+// set keeps what was found, and reports whether that is news.
+func (b *bmcProblems) set(name core.NodeName, err error) (news bool) {
+	found := ""
+	if err != nil {
+		found = err.Error()
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	was, tried := b.all[name]
+	b.all[name] = found
+	return !tried || was != found
+}
+
+// of is what was found of those nodes that have a BMC; a node is missing until it was tried.
+func (b *bmcProblems) of(nodes []core.NodeSpec) map[core.NodeName]string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	found := map[core.NodeName]string{}
 	for _, node := range nodes {
-		if problem := a.problems.get(node.Name); problem != "" {
+		if problem, tried := b.all[node.Name]; tried && node.BMC != nil {
 			found[node.Name] = problem
 		}
 	}

@@ -22,8 +22,7 @@ type addCheck func(node core.NodeName, what, problem, fine string)
 // opDoctor looks at all that a worst night needs.
 func (a *App) opDoctor(ctx context.Context, _ api.Caller, _ json.RawMessage, _ func(any) error) (any, error) {
 	state := a.replica.State()
-	seen := a.bestFacts(ctx)
-	seen.BMC = a.checkBMCs(ctx) // not what some round said a while ago
+	seen, _ := a.tryFences(ctx, state) // not what some round said a while ago
 	var d op.Doctor
 	add := func(node core.NodeName, what, problem, fine string) {
 		c := op.Check{Node: node, What: what, OK: problem == "", Words: fine}
@@ -52,6 +51,7 @@ func (a *App) opDoctor(ctx context.Context, _ api.Caller, _ json.RawMessage, _ f
 		} else if spec != nil && !spec.Witness {
 			add(name, "BMC", "none in the cluster document: only storage and a human can fence it", "")
 		}
+		doctorFence(name, state, seen.View, add)
 		doctorReport(name, v, state, add)
 		doctorClock(name, seen.Clocks, add)
 	}
@@ -69,6 +69,20 @@ func silence(v core.NodeView) string {
 		return ""
 	}
 	return fmt.Sprintf("silent for %s on every link", v.Silent.Round(time.Second))
+}
+
+// doctorFence checks whether what the others found is enough for each service that the node may hold.
+func doctorFence(name core.NodeName, state core.State, view core.View, add addCheck) {
+	for _, svc := range state.Spec.Services {
+		if !state.Spec.MayHold(name, svc.Name) {
+			continue
+		}
+		problem := ""
+		if p := core.Fenceable(state, view, name, svc.Name); !p.OK {
+			problem = p.Why
+		}
+		add(name, "fence for "+string(svc.Name), problem, "its policy could be met")
+	}
 }
 
 // doctorReport checks what a node's daemon says of itself.

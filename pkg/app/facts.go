@@ -36,9 +36,14 @@ func (a *App) ownFacts() op.Facts {
 		Clocks: a.clocks.all(), BMC: map[core.NodeName]string{}, Links: map[core.NodeName]map[int]time.Duration{},
 	}
 	f.View.CorosyncQuorate, f.Manager = a.manager.corosyncQuorate(), a.manager.facts(state.Spec)
+	own := a.problems.of(state.Spec.Nodes)
 	for _, name := range state.NodeNames() {
 		f.Links[name] = a.observer.Links(name, now)
-		if problem := a.problems.get(name); problem != "" {
+		problem, tried := state.BMCFound(f.View, name)
+		if !tried {
+			problem = own[name] // nobody reports to a node that does not lead
+		}
+		if problem != "" {
 			f.BMC[name] = problem
 		}
 	}

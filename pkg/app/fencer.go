@@ -196,25 +196,3 @@ func (a *App) readSuspect(ctx context.Context, state core.State, name core.NodeN
 	case <-time.After(readAgain):
 	}
 }
-
-// bmcProblems keeps what the slow readiness round says of each BMC.
-type bmcProblems struct {
-	mu  sync.Mutex
-	all map[core.NodeName]string
-}
-
-func (b *bmcProblems) set(name core.NodeName, err error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if err == nil {
-		delete(b.all, name)
-		return
-	}
-	b.all[name] = err.Error()
-}
-
-func (b *bmcProblems) get(name core.NodeName) string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.all[name]
-}

@@ -40,6 +40,7 @@ func (a *App) openLocal() error {
 		op.MethodLeave:       {api.AccessChange, a.opLeave},
 		op.MethodVolume:      {api.AccessChange, a.opVolume},
 		op.MethodDoctor:      {api.AccessRead, a.opDoctor},
+		op.MethodFenceCheck:  {api.AccessRead, a.opFenceCheck},
 		op.MethodClaim:       {api.AccessChange, a.opClaim},
 		op.MethodWake:        {api.AccessChange, a.opWake},
 		op.MethodHealth:      {api.AccessRead, a.opHealth},
@@ -58,11 +59,15 @@ func (a *App) openLocal() error {
 
 // opLook answers with State and facts; sealed secrets stay here.
 func (a *App) opLook(ctx context.Context, _ api.Caller, _ json.RawMessage, _ func(any) error) (any, error) {
-	state := a.replica.State()
+	return op.Look{State: toShow(a.replica.State()), Facts: a.bestFacts(ctx)}, nil
+}
+
+// toShow is a State as an operator may see it.
+func toShow(state core.State) core.State {
 	state.Document.Text = ""
 	state.Tokens = nil
 	state.Spec = withoutSecrets(state.Spec)
-	return op.Look{State: state, Facts: a.bestFacts(ctx)}, nil
+	return state
 }
 
 // withoutSecrets is a copy without passwords, sealed as they are.

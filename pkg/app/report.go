@@ -57,7 +57,7 @@ func (a *App) report() dated {
 	state := a.replica.State()
 	r := core.Report{
 		Instance: a.instance, Holds: a.holds(), Ready: a.ready(),
-		Claims: a.claims.All(), Version: version.Version, Digest: state.Document.Digest,
+		Claims: a.claims.All(), Version: version.Version, Digest: state.Document.Digest, BMCs: a.problems.of(state.Spec.Nodes),
 	}
 	return dated{r, time.Now()}
 }

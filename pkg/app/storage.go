@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"strings"
 	"sync"
@@ -117,25 +118,53 @@ func (s *storage) look(ctx context.Context, st core.State, svc core.ServiceSpec)
 	if image == nil {
 		return core.Ready{Reason: "the storage helper's answer is empty"}
 	}
-	if reason := unusable(*image, st, svc); reason != "" {
-		return core.Ready{Reason: reason, Epoch: image.Epoch}
-	}
-	if s.full(ctx, svc.Name) {
-		return core.Ready{Reason: fmt.Sprintf("the volume of %s is full: make room in its container, or grow image and file system", svc.Name), Epoch: image.Epoch}
-	}
+	ready := core.Ready{Epoch: image.Epoch}
 	if time.Since(s.checkedAt(svc.Name)) > checkEvery {
-		answer, err := s.readiness.Do(ctx, worker.Request{Limit: checkLimit, Check: &worker.Check{Volume: svc.Volume}})
-		if err != nil {
-			renew(s.readiness, err)
-			return core.Ready{Reason: err.Error(), Epoch: image.Epoch}
+		if err := s.tryCap(ctx, svc); err != nil {
+			ready.Reason = err.Error()
 		}
-		s.mu.Lock()
-		s.checked[svc.Name], s.relists[svc.Name] = time.Now(), answer.Checked != nil && answer.Checked.Relists
-		s.mu.Unlock()
+	}
+	ready.Cuts = ready.Reason == ""
+	if reason := unusable(*image, st, svc); reason != "" {
+		ready.Reason = reason
+	} else if s.full(ctx, svc.Name) {
+		ready.Reason = fmt.Sprintf("the volume of %s is full: make room in its container, or grow image and file system", svc.Name)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return core.Ready{OK: true, Epoch: image.Epoch, Relists: s.relists[svc.Name]}
+	if ready.OK = ready.Reason == ""; ready.OK {
+		ready.Relists = s.relists[svc.Name]
+	}
+	return ready
+}
+
+// tryCap cuts off an address that nobody has, as a fence and a takeover would cut off a client's.
+func (s *storage) tryCap(ctx context.Context, svc core.ServiceSpec) error {
+	answer, err := s.readiness.Do(ctx, worker.Request{Limit: checkLimit, Check: &worker.Check{Volume: svc.Volume}})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		delete(s.checked, svc.Name)
+		renew(s.readiness, err)
+		return err
+	}
+	s.checked[svc.Name], s.relists[svc.Name] = time.Now(), answer.Checked != nil && answer.Checked.Relists
+	return nil
+}
+
+// again looks at every service's storage now, the cap included, whenever it was last tried.
+func (s *storage) again(ctx context.Context, st core.State) map[core.ServiceName]core.Ready {
+	s.mu.Lock()
+	clear(s.checked)
+	s.mu.Unlock()
+	all := map[core.ServiceName]core.Ready{}
+	for _, svc := range st.Spec.Services {
+		all[svc.Name] = s.look(ctx, st, svc)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.Copy(s.ready, all)
+	return all
 }
 
 // renew drops a connection that is of no more use: Ceph gives a key's new caps to new connections alone, and one

@@ -219,5 +219,9 @@ func policyWords(p *core.Policy) string {
 	for i, kind := range kinds {
 		names[i] = string(kind)
 	}
-	return string(p.Require) + " of " + strings.Join(names, ", ")
+	text := string(p.Require) + " of " + strings.Join(names, ", ")
+	if p.FenceableOnly {
+		text += ", for nodes that can be fenced only"
+	}
+	return text
 }

@@ -149,6 +149,7 @@ func readPolicy(s section) core.Policy {
 	if s.has("proofs") {
 		policy.Proofs = readProofs(s)
 	}
+	policy.FenceableOnly = s.boolean("fenceable_only")
 	return policy
 }
 

@@ -77,6 +77,7 @@ func (w *writer) secret(password string) {
 func (w *writer) policy(p core.Policy) {
 	w.text("require", string(p.Require))
 	w.texts("proofs", texts(p.Proofs))
+	w.line("fenceable_only = %-9t # a node that these proofs could not be had of right now is given nothing", p.FenceableOnly)
 }
 
 func texts[T ~string](values []T) []string {

@@ -101,6 +101,10 @@ func TestDiff(t *testing.T) {
 		{"address", `10.0.2.10/24`, `10.0.2.11/24`, "service front: addresses 10.0.2.10/24 → 10.0.2.11/24 (at the next start of the service)"},
 		{"password", `secret-a`, `secret-b`, "node a: BMC password changed (at once)"},
 		{
+			"policy of candidates", `[timing]`, "[fencing]\nfenceable_only = true\n[timing]",
+			"fencing any of bmc-off, storage → any of bmc-off, storage, for nodes that can be fenced only (at once): also for fences that are open now",
+		},
+		{
 			"policy", `[timing]`, "[fencing]\nproofs = [\"storage\"]\n[timing]",
 			"fencing any of bmc-off, storage → any of storage (at once): also for fences that are open now",
 		},

@@ -38,7 +38,7 @@ func (c Give) apply(n *next) error {
 		return fmt.Errorf("node %q lives as another instance or is fenced: %w", c.Node, ErrStale)
 	case n.openFence(c.Instance) != nil || n.provenOff(c.Instance):
 		return fmt.Errorf("node %q is being fenced, or is proven off: %w", c.Node, ErrRefused)
-	case !n.Spec.mayHold(c.Node, c.Service):
+	case !n.Spec.MayHold(c.Node, c.Service):
 		return fmt.Errorf("node %q may not hold service %q by the cluster document: %w", c.Node, c.Service, ErrRefused)
 	case svc.Stopped:
 		return fmt.Errorf("service %q is stopped: %w", c.Service, ErrRefused)

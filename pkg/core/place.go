@@ -104,7 +104,7 @@ func (d *decider) unfit(svc Service, name NodeName) string {
 		ready, asked = v.Report.Ready[svc.Name]
 	}
 	switch {
-	case !d.s.Spec.mayHold(name, svc.Name):
+	case !d.s.Spec.MayHold(name, svc.Name):
 		return "not eligible by the cluster document"
 	case !member:
 		return "has not joined"
@@ -126,6 +126,11 @@ func (d *decider) unfit(svc Service, name NodeName) string {
 		return "has not yet shown that it can open the image"
 	case !ready.OK:
 		return ready.Reason
+	}
+	if d.s.Spec.PolicyOf(svc.Name).FenceableOnly {
+		if p := Fenceable(d.s, d.v, name, svc.Name); !p.OK {
+			return "could not be fenced if it were lost: " + p.Why // the next failover would wait for a human
+		}
 	}
 	return ""
 }

@@ -49,6 +49,8 @@ type Proof struct {
 type Policy struct {
 	Require Require
 	Proofs  []ProofKind // in the order in which they are tried
+	// FenceableOnly: a node that could not be fenced by this policy right now is given nothing (see Fenceable).
+	FenceableOnly bool `json:",omitempty"`
 }
 
 // Require says how many of a policy's proofs are needed.

@@ -104,7 +104,7 @@ func (n *next) beginMove(r Request) error {
 		return fmt.Errorf("service %q runs nowhere now; it starts by itself as soon as it can: %w", r.Service, ErrRefused)
 	case svc.Grant.Node == r.Node:
 		return fmt.Errorf("service %q is on %s already: %w", r.Service, r.Node, ErrRefused)
-	case r.Node != "" && !n.Spec.mayHold(r.Node, r.Service):
+	case r.Node != "" && !n.Spec.MayHold(r.Node, r.Service):
 		return fmt.Errorf("node %q may not hold service %q by the cluster document: %w", r.Node, r.Service, ErrRefused)
 	}
 	svc.Move = &Move{To: r.Node, From: svc.Grant.Node, Epoch: svc.Grant.Epoch, Request: r.ID, Lost: r.Kind == RequestFailover}

@@ -140,8 +140,8 @@ func (s *Spec) PolicyOf(name ServiceName) Policy {
 	return s.Fencing
 }
 
-// mayHold reports whether the document lets the node hold the service.
-func (s *Spec) mayHold(node NodeName, name ServiceName) bool {
+// MayHold reports whether the document lets the node hold the service.
+func (s *Spec) MayHold(node NodeName, name ServiceName) bool {
 	svc, n := s.Service(name), s.Node(node)
 	if svc == nil || n == nil || n.Witness {
 		return false

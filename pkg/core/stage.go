@@ -108,7 +108,7 @@ func (d *decider) ables(svc Service) map[NodeName]Able {
 	for _, node := range d.s.Spec.Nodes {
 		able[node.Name] = Able{
 			Reason: cmp.Or(withheld, d.unfit(svc, node.Name)),
-			Barred: node.Witness || !d.s.Spec.mayHold(node.Name, svc.Name),
+			Barred: node.Witness || !d.s.Spec.MayHold(node.Name, svc.Name),
 		}
 	}
 	if withheld == "" {

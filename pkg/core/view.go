@@ -49,6 +49,8 @@ type Report struct {
 	Claims  map[ServiceName]Stage
 	Version string
 	Digest  string // of the cluster document that it works by
+	// BMCs is what this node last found wrong with each other node's BMC, empty: nothing. Missing: it has not tried.
+	BMCs map[NodeName]string `json:",omitempty"`
 }
 
 // Ready says whether a node could take a service now.
@@ -56,6 +58,8 @@ type Ready struct {
 	OK     bool
 	Reason string // why not, and what to do
 	Epoch  Epoch  // that the image carries (I2)
+	// Cuts: its key was seen to cut a client off, and Ceph answers: whatever OK says, it could read a storage proof.
+	Cuts bool `json:",omitempty"`
 	// Relists: it could put right by itself what a person has on the blocklist for too short.
 	Relists bool `json:",omitempty"`
 }

@@ -14,6 +14,7 @@ type machine struct {
 	power     bool
 	paused    bool // every process of it is stopped, as by a hang; power is on
 	bmc       bool // its BMC answers
+	capless   bool // its Ceph key may not blocklist
 	deaf      bool // its BMC takes an order of power-off, and does nothing
 	slow      bool // its BMC takes longer than an attempt to carry it out
 	falls     Time // when it goes off, ordered before; zero: never
@@ -142,16 +143,28 @@ func (m *machine) leased(name ServiceName, epoch Epoch, now Time) bool {
 
 // report is what its daemon tells the leader.
 func (m *machine) report(w *world) *Report {
-	r := &Report{Instance: m.instance(), Ready: map[ServiceName]Ready{}, Claims: maps.Clone(m.claims)}
+	r := &Report{Instance: m.instance(), Ready: map[ServiceName]Ready{}, BMCs: map[NodeName]string{}, Claims: maps.Clone(m.claims)}
 	for _, name := range slices.Sorted(maps.Keys(w.images)) {
 		if a := m.runs[name]; a != nil {
 			r.Holds = append(r.Holds, Target{Service: name, Epoch: a.epoch})
 		}
-		ready := Ready{OK: w.ceph, Epoch: w.images[name].epoch}
-		if !w.ceph {
+		ready := Ready{OK: true, Cuts: true, Epoch: w.images[name].epoch}
+		switch {
+		case !w.ceph:
 			ready = Ready{Reason: "Ceph does not answer"}
+		case m.capless:
+			ready = Ready{Reason: "its key may not blocklist", Epoch: ready.Epoch}
 		}
 		r.Ready[name] = ready
+	}
+	for _, name := range w.names {
+		switch {
+		case name == m.name:
+		case w.nodes[name].bmc:
+			r.BMCs[name] = ""
+		default:
+			r.BMCs[name] = "the BMC does not answer"
+		}
 	}
 	return r
 }
@@ -344,7 +357,7 @@ func (m *machine) fence(w *world, f Fence) {
 	}
 	for _, t := range f.Targets {
 		proven := slices.ContainsFunc(f.Proofs, func(p Proof) bool { return p.Service == t.Service && p.Epoch == t.Epoch })
-		if t.LeaseOver && w.ceph && !proven {
+		if t.LeaseOver && w.ceph && !m.capless && !proven {
 			m.cutOff(w, f, t)
 		}
 	}

@@ -37,6 +37,7 @@ var policies = map[string]Policy{
 	"default":  {Require: RequireAny, Proofs: []ProofKind{ProofBMCOff, ProofStorage}},
 	"bmc-only": {Require: RequireAny, Proofs: []ProofKind{ProofBMCOff}},
 	"storage":  {Require: RequireAny, Proofs: []ProofKind{ProofStorage}},
+	"careful":  {Require: RequireAny, Proofs: []ProofKind{ProofBMCOff}, FenceableOnly: true},
 	"both":     {Require: RequireAll, Proofs: []ProofKind{ProofBMCOff, ProofStorage}},
 }
 
@@ -147,6 +148,8 @@ func (w *world) act(words []string) error {
 		m.boot(w.now)
 	case "bmc":
 		m.bmc, m.deaf, m.slow = args[1] != "dead", args[1] == "deaf", args[1] == "slow"
+	case "cap":
+		m.capless = args[1] == "off"
 	case "isolate":
 		m.links = [2]bool{}
 	case "heal":

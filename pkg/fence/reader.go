@@ -153,18 +153,21 @@ func (r *Reader) Ready(ctx context.Context, node core.NodeName, alive bool) erro
 	return nil
 }
 
-// Watch calls Ready of every node that has a BMC again and again until ctx ends, one after the other, and
+// Watch calls Ready of every node but self that has a BMC again and again until ctx ends, one after the other, and
 // reports each answer. A round begins every `every` on average, jittered so that the nodes of a cluster don't
 // ask a BMC all at once. alive is asked before and after, and counts only if both say so: a node that goes
 // down meanwhile is no contradiction. every is above zero.
 func (r *Reader) Watch(
-	ctx context.Context, every time.Duration, alive func(core.NodeName) bool, report func(core.NodeName, error),
+	ctx context.Context, self core.NodeName, every time.Duration, alive func(core.NodeName) bool, report func(core.NodeName, error),
 ) {
 	for {
 		if err := clock.Pause(ctx, every/2+rand.N(every)); err != nil {
 			return
 		}
 		for _, node := range r.nodes() {
+			if node == self {
+				continue // many a host does not reach its own BMC, and none has to
+			}
 			before := alive(node)
 			err := r.Ready(ctx, node, before)
 			if ctx.Err() != nil {

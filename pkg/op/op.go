@@ -19,6 +19,7 @@ const (
 	MethodLeave       = "leave"        // Leave → nothing
 	MethodVolume      = "volume"       // Volume → Progress lines → nothing
 	MethodDoctor      = "doctor"       // → Doctor
+	MethodFenceCheck  = "fence-check"  // → FenceCheck
 )
 
 // Facts are what State does not hold: what the leader sees right now.
@@ -40,6 +41,13 @@ type Facts struct {
 type Look struct {
 	State core.State
 	Facts Facts
+}
+
+// FenceCheck is what every node found when it tried, just now, what a fence of the others would need. Look's View has
+// it in the nodes' reports.
+type FenceCheck struct {
+	Look   Look
+	Silent map[core.NodeName]string // why a node could not be asked
 }
 
 // Ask is a request of core: it is committed first, then followed until it is answered.

@@ -113,8 +113,38 @@ func (b builder) nodeProblems(node Node, s Status) []Problem {
 	case core.LifeOnline:
 		list = append(list, b.onlineProblems(node, s)...)
 	}
+	if core.Life(node.State) == core.LifeOnline {
+		list = append(list, b.fencingProblems(node)...)
+	}
 	if node.BMC != "ready" && node.BMC != "none" {
 		add("its BMC can't be used to fence it: "+node.BMC, "mend it: if "+node.Name+" is lost, less can be proven")
+	}
+	return list
+}
+
+// fencingProblems tells of a node that could not be fenced if it were lost, and of a BMC that only some can use.
+func (b builder) fencingProblems(node Node) []Problem {
+	var list []Problem
+	for _, f := range node.Fencing {
+		if f.Possible || !f.Tried {
+			continue
+		}
+		next := "mend that: if " + node.Name + " is lost with " + f.Service + ", only a human's word will get it started elsewhere"
+		if b.state.Spec.PolicyOf(core.ServiceName(f.Service)).FenceableOnly {
+			next = "mend that; until then it is no candidate for " + f.Service
+		}
+		list = append(list, Problem{"node " + node.Name, "it can't be fenced for " + f.Service + ": " + f.Reason, next})
+	}
+	if node.BMC != "ready" {
+		return list // nobody can use it
+	}
+	for _, by := range b.state.NodeNames() {
+		if r := b.facts.View.Nodes[by].Report; r != nil && by != core.NodeName(node.Name) && r.BMCs[core.NodeName(node.Name)] != "" {
+			list = append(list, Problem{
+				"node " + node.Name, fmt.Sprintf("%s can't use its BMC, others can: %s", by, r.BMCs[core.NodeName(node.Name)]),
+				"mend it: if only " + string(by) + " is left, it can't fence " + node.Name + " by its BMC",
+			})
+		}
 	}
 	return list
 }

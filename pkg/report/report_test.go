@@ -35,7 +35,8 @@ func well() op.Look {
 	node := func(name core.NodeName) core.Node {
 		return core.Node{Name: name, Life: core.LifeOnline, Since: at(10), Instance: core.Instance("boot/" + name)}
 	}
-	ready := &core.Report{Ready: map[core.ServiceName]core.Ready{"front": {OK: true}}, Digest: "d1"}
+	tried := map[core.NodeName]string{"a": "", "b": ""}
+	ready := &core.Report{Ready: map[core.ServiceName]core.Ready{"front": {OK: true, Cuts: true}}, BMCs: tried, Digest: "d1"}
 	seen := func(report *core.Report) core.NodeView {
 		return core.NodeView{Live: core.LiveOnline, Silent: 120 * time.Millisecond, Daemon: true, Report: report}
 	}
@@ -48,6 +49,7 @@ func well() op.Look {
 			Cluster: "demo-1", Document: core.Document{Digest: "d1", Version: 3},
 			Spec: core.Spec{
 				Cluster: "demo", Manager: core.ManagerKeepone, Timing: core.Timing{Suspect: time.Second},
+				Fencing: core.Policy{Require: core.RequireAny, Proofs: []core.ProofKind{core.ProofBMCOff, core.ProofStorage}},
 				Nodes: []core.NodeSpec{
 					{Name: "a", Links: address(1), BMC: &core.BMCSpec{}},
 					{Name: "b", Links: address(2), BMC: &core.BMCSpec{}},
@@ -64,7 +66,7 @@ func well() op.Look {
 		Facts: op.Facts{
 			Self: "a", Leader: "b", Quorum: true, At: began.Add(15 * time.Minute),
 			View: core.View{Self: "b", Nodes: map[core.NodeName]core.NodeView{
-				"a": seen(ready), "b": seen(ready), "w": seen(&core.Report{Digest: "d1"}),
+				"a": seen(ready), "b": seen(ready), "w": seen(&core.Report{BMCs: tried, Digest: "d1"}),
 			}},
 			BMC:   map[core.NodeName]string{},
 			Links: map[core.NodeName]map[int]time.Duration{"a": links, "b": links, "w": links},
@@ -88,7 +90,9 @@ func lost() op.Look {
 	look.Facts.Links["a"] = map[int]time.Duration{0: 8200 * time.Millisecond, 1: 8300 * time.Millisecond}
 	look.Facts.BMC["a"] = "no answer from 10.0.9.1 within 2s"
 	b := look.Facts.View.Nodes["b"]
-	b.Report = &core.Report{Digest: "d1", Ready: map[core.ServiceName]core.Ready{"front": {Reason: "Ceph does not answer within 5s"}}}
+	tried := map[core.NodeName]string{"a": "no answer from 10.0.9.1 within 2s", "b": ""}
+	look.Facts.View.Nodes["w"].Report.BMCs = tried
+	b.Report = &core.Report{Digest: "d1", BMCs: tried, Ready: map[core.ServiceName]core.Ready{"front": {Reason: "Ceph does not answer within 5s"}}}
 	look.Facts.View.Nodes["b"] = b
 	return look
 }
@@ -107,6 +111,33 @@ func TestCutOffAlone(t *testing.T) {
 			t.Errorf("proof %q: told %t, want %t", kind, told, want)
 		}
 	}
+}
+
+// unfenceable is the well one, where nothing could be proven of b: its BMC's password is wrong and a's key may not cut
+// off. w can't reach a's BMC, b can.
+func unfenceable() op.Look {
+	look := well()
+	look.State.Spec.Fencing.FenceableOnly = true
+	const expired = "log in as admin: wrong password: mend it in the cluster document"
+	a, w := look.Facts.View.Nodes["a"].Report, look.Facts.View.Nodes["w"].Report
+	again := *a
+	again.Ready = map[core.ServiceName]core.Ready{"front": {Reason: "the key may not blocklist: ceph auth caps client.keepone mon 'profile rbd'"}}
+	again.BMCs = map[core.NodeName]string{"b": expired}
+	w.BMCs = map[core.NodeName]string{"a": "no answer from 10.0.9.1 within 2s", "b": expired}
+	view := look.Facts.View.Nodes["a"]
+	view.Report = &again
+	look.Facts.View.Nodes["a"] = view
+	look.Facts.BMC["b"] = "a says: " + expired
+	return look
+}
+
+// checked is the answer of a check in which w did not answer.
+func checked() op.FenceCheck {
+	look := unfenceable()
+	w := look.Facts.View.Nodes["w"]
+	w.Report = nil
+	look.Facts.View.Nodes["w"] = w
+	return op.FenceCheck{Look: look, Silent: map[core.NodeName]string{"w": "call w: no answer within 9s"}}
 }
 
 // full is the same cluster with a volume that has no room left, and a daemon of b that sends no report.
@@ -207,10 +238,16 @@ func TestGolden(t *testing.T) {
 		"status-well.txt": text(well()), "status-lost.txt": text(lost()), "status-alone.txt": text(alone()),
 		"status-empty.txt":     text(op.Look{}),
 		"status-pacemaker.txt": text(pacemaker()), "status-pacemaker-trouble.txt": text(trouble()), "status-pacemaker-silent.txt": text(silent()),
-		"status-pacemaker.json": asJSON(Build(trouble()).Pacemaker),
-		"status.json":           asJSON(Build(lost())),
-		"history.json":          asJSON(NewHistory(events(), "front", 1)),
-		"status-full.txt":       text(full()),
+		"status-pacemaker.json":  asJSON(Build(trouble()).Pacemaker),
+		"status.json":            asJSON(Build(lost())),
+		"history.json":           asJSON(NewHistory(events(), "front", 1)),
+		"status-full.txt":        text(full()),
+		"status-unfenceable.txt": text(unfenceable()),
+		"fence-check.txt":        func(b *bytes.Buffer) error { return FenceCheckText(b, NewFenceCheck(checked()), style) },
+		"fence-check-well.txt": func(b *bytes.Buffer) error {
+			return FenceCheckText(b, NewFenceCheck(op.FenceCheck{Look: well()}), style)
+		},
+		"fence-check.json": asJSON(NewFenceCheck(checked())),
 		"history.txt": func(b *bytes.Buffer) error {
 			return HistoryText(b, NewHistory(events(), "", 0), style)
 		},

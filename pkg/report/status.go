@@ -56,6 +56,7 @@ type Node struct {
 	Daemon   bool      `json:"daemon"`
 	Links    []Link    `json:"links"`
 	BMC      string    `json:"bmc"` // "ready", "none", or what is wrong with it
+	Fencing  []Fencing `json:"fencing"`
 	Storage  []Storage `json:"storage"`
 	Instance string    `json:"instance"`
 }
@@ -65,6 +66,14 @@ type Link struct {
 	Address string  `json:"address"`
 	Up      bool    `json:"up"`
 	Silent  float64 `json:"silentSeconds"` // -1: never heard
+}
+
+// Fencing says whether a node could be fenced for a service if it were lost right now.
+type Fencing struct {
+	Service  string `json:"service"`
+	Possible bool   `json:"possible"`
+	Tried    bool   `json:"tried"`  // false: nobody has yet tried what it hangs on
+	Reason   string `json:"reason"` // which proofs could not be had, and why
 }
 
 // Storage says whether a node could take a service now.
@@ -161,7 +170,7 @@ func (b builder) node(node core.Node) Node {
 	out := Node{
 		Name: string(node.Name), State: string(node.Life), Reason: node.Reason, Since: b.clock.text(node.Since),
 		Standby: node.Standby, Heard: view.Live == core.LiveOnline, Silent: seconds(view.Silent), Daemon: view.Daemon,
-		Instance: string(node.Instance), BMC: "none", Links: []Link{}, Storage: []Storage{},
+		Instance: string(node.Instance), BMC: "none", Links: []Link{}, Storage: []Storage{}, Fencing: []Fencing{},
 	}
 	spec := b.state.Spec.Node(node.Name)
 	if spec == nil {
@@ -183,6 +192,7 @@ func (b builder) node(node core.Node) Node {
 			out.BMC = problem
 		}
 	}
+	out.Fencing = append(out.Fencing, b.fencing(node.Name)...)
 	for _, name := range b.state.ServiceNames() {
 		if b.eligible(node.Name, name) && view.Report != nil {
 			ready := view.Report.Ready[name]
@@ -192,18 +202,22 @@ func (b builder) node(node core.Node) Node {
 	return out
 }
 
+// fencing says for each service that a node may hold whether it could be fenced for it. Only a leader hears reports.
+func (b builder) fencing(node core.NodeName) []Fencing {
+	var list []Fencing
+	for _, name := range b.state.ServiceNames() {
+		if b.facts.Instead || !b.eligible(node, name) {
+			continue
+		}
+		p := core.Fenceable(b.state, b.facts.View, node, name)
+		list = append(list, Fencing{Service: string(name), Possible: p.OK, Tried: p.Known, Reason: p.Why})
+	}
+	return list
+}
+
 // eligible reports whether the document lets a node hold a service.
 func (b builder) eligible(node core.NodeName, service core.ServiceName) bool {
-	spec, svc := b.state.Spec.Node(node), b.state.Spec.Service(service)
-	if spec == nil || svc == nil || spec.Witness {
-		return false
-	}
-	for _, name := range svc.Nodes {
-		if name == node {
-			return true
-		}
-	}
-	return len(svc.Nodes) == 0
+	return b.state.Spec.MayHold(node, service)
 }
 
 func (b builder) service(svc core.Service) Service {
@@ -276,6 +290,9 @@ func (b builder) next(spec *core.ServiceSpec, holder string) []string {
 			continue
 		}
 		listed[name] = true
+		if b.state.Spec.PolicyOf(spec.Name).FenceableOnly && !core.Fenceable(b.state, b.facts.View, name, spec.Name).OK {
+			continue
+		}
 		if view.Report.Ready[spec.Name].OK {
 			names = append(names, string(name))
 		}

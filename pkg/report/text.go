@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -208,6 +209,9 @@ func remarks(n Node) string {
 	}
 	if n.Standby {
 		list = append(list, "drained")
+	}
+	if slices.ContainsFunc(n.Fencing, func(f Fencing) bool { return f.Tried && !f.Possible }) {
+		list = append(list, "can't be fenced")
 	}
 	return strings.Join(list, ", ")
 }
