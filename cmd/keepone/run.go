@@ -94,7 +94,7 @@ func exitCode(err error) int {
 		return exitNoQuorum
 	case errors.Is(err, errRefused), errors.Is(err, errDeclined), errors.Is(err, api.ErrNoAccess):
 		return exitRefused
-	case errors.Is(err, errFailed), errors.Is(err, errUnhealthy), errors.Is(err, report.ErrNoEvent):
+	case errors.Is(err, errFailed), errors.Is(err, errUnhealthy), errors.Is(err, report.ErrNoEvent), errors.Is(err, report.ErrNoFence):
 		return exitFailed
 	case errors.As(err, &remote):
 		return remoteCode(remote.Code)

@@ -1,6 +1,9 @@
 package core
 
-import "testing"
+import (
+	"reflect"
+	"testing"
+)
 
 // TestFenceable: only what another living node has tried counts, and only as much of it as the policy asks for.
 func TestFenceable(t *testing.T) {
@@ -92,4 +95,40 @@ func withoutBMC(s *State, _ View) { s.Spec.Node("b").BMC = nil }
 func oneKnown(s *State, v View) {
 	tried()(s, v)
 	v.Nodes["a"].Report.BMCs = map[NodeName]string{"b": "wrong password"}
+}
+
+// TestVerdict: what a person is told of a fence is what Apply goes by.
+func TestVerdict(t *testing.T) {
+	storage := Proof{Kind: ProofStorage, Instance: "b1", Service: "one", Epoch: 3}
+	off := Proof{Kind: ProofBMCOff, Instance: "b1"}
+	for name, row := range map[string]struct {
+		policy string
+		phase  Phase
+		proofs []Proof
+		epoch  Epoch // of the grant
+		want   Verdict
+	}{
+		"nothing":             {"default", PhaseRunning, nil, 3, Verdict{Missing: []ProofKind{ProofBMCOff, ProofStorage}}},
+		"any":                 {"default", PhaseRunning, []Proof{storage}, 3, Verdict{Accepted: true, By: ProofStorage, Missing: []ProofKind{ProofBMCOff}}},
+		"one of both":         {"both", PhaseRunning, []Proof{storage}, 3, Verdict{By: ProofStorage, Missing: []ProofKind{ProofBMCOff}}},
+		"both":                {"both", PhaseRunning, []Proof{storage, off}, 3, Verdict{Accepted: true, By: ProofBMCOff}},
+		"human":               {"both", PhaseRunning, []Proof{{Kind: ProofHuman, Instance: "b1"}}, 3, Verdict{Accepted: true, By: ProofHuman, Missing: []ProofKind{ProofBMCOff, ProofStorage}}},
+		"of another instance": {"bmc-only", PhaseRunning, []Proof{{Kind: ProofBMCOff, Instance: "b0"}}, 3, Verdict{Missing: []ProofKind{ProofBMCOff}}},
+		"contained":           {"bmc-only", PhaseContained, []Proof{storage}, 3, Verdict{Accepted: true, By: ProofStorage, Missing: []ProofKind{ProofBMCOff}}},
+		"ended":               {"bmc-only", PhaseRunning, nil, 4, Verdict{Ended: true, Missing: []ProofKind{ProofBMCOff}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := State{Spec: testSpec("a b", "one"), Fences: []Fence{{Instance: "b1", Proofs: row.proofs}}}
+			s.Spec.Fencing = policies[row.policy]
+			svc := Service{Name: "one", Epoch: row.epoch, Grant: &Grant{Node: "b", Instance: "b1", Epoch: row.epoch, Phase: row.phase}}
+			s.Services = map[ServiceName]Service{"one": svc}
+			got := s.Verdict("b1", Target{Service: "one", Epoch: 3})
+			if !reflect.DeepEqual(got, row.want) {
+				t.Errorf("got %+v, want %+v", got, row.want)
+			}
+			if _, off := s.FencedOff(svc); row.epoch == 3 && off != got.Accepted {
+				t.Errorf("accepted %t, by what State goes by %t", got.Accepted, off)
+			}
+		})
+	}
 }

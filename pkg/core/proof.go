@@ -108,3 +108,28 @@ func (p Proof) covers(instance Instance, service ServiceName, epoch Epoch) bool 
 	}
 	return p.Kind.Scope() == ScopeNode || (p.Service == service && p.Epoch == epoch)
 }
+
+// Verdict says how far what is proven of an instance has come for one of its grants.
+type Verdict struct {
+	Accepted bool
+	By       ProofKind   // the proof that counted
+	Missing  []ProofKind // of the policy's, those that are not proven
+	Ended    bool        // the grant has ended: by this proof or otherwise
+}
+
+// Verdict is for people: it judges by the policy and the grant of now, as Apply does for a fence that is open.
+func (s *State) Verdict(instance Instance, t Target) Verdict {
+	policy, proofs := s.Spec.PolicyOf(t.Service), s.proofs(instance)
+	v := Verdict{Accepted: policy.Accepts(proofs, instance, t.Service, t.Epoch), By: policy.counted(proofs, instance, t.Service, t.Epoch)}
+	g := s.Services[t.Service].Grant
+	v.Ended = g == nil || g.Epoch != t.Epoch
+	if !v.Ended && g.Phase == PhaseContained && v.By != "" {
+		v.Accepted = true // nothing of it runs by its own word: whatever cuts its clients off is enough
+	}
+	for _, kind := range policy.Proofs {
+		if !slices.ContainsFunc(proofs, func(p Proof) bool { return p.Kind == kind && p.covers(instance, t.Service, t.Epoch) }) {
+			v.Missing = append(v.Missing, kind)
+		}
+	}
+	return v
+}

@@ -158,13 +158,7 @@ func Explain(w io.Writer, h History, id uint64, style Style) error {
 }
 
 func proofWords(e Event) string {
-	why := map[core.ProofKind]string{
-		core.ProofBMCOff:   "its own BMC read off twice",
-		core.ProofRebooted: "it came back as another instance that holds nothing",
-		core.ProofWatchdog: "its armed watchdog must have reset it",
-		core.ProofStorage:  "its storage clients were cut off and its lease had ended",
-		core.ProofHuman:    "an operator vouched for it",
-	}[core.ProofKind(e.Proof)]
+	why := proofMeans(core.ProofKind(e.Proof))
 	who := e.From
 	if who == "" {
 		who = e.Node

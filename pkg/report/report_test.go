@@ -113,6 +113,49 @@ func TestCutOffAlone(t *testing.T) {
 	}
 }
 
+// fenced has one fence of each kind: confirmed by storage alone, confirmed without an order, moot, of a whole node that
+// is on, and open for want of a proof.
+func fenced() op.Look {
+	look := well()
+	s := &look.State
+	s.Spec.Services = append(s.Spec.Services, core.ServiceSpec{
+		Name: "both", Policy: &core.Policy{Require: core.RequireAll, Proofs: []core.ProofKind{core.ProofBMCOff, core.ProofStorage}},
+	})
+	s.Services["both"] = core.Service{Name: "both", Epoch: 3, Grant: &core.Grant{Node: "a", Instance: "boot/a", Epoch: 3, Phase: core.PhaseRunning}}
+	s.Requests = []core.Request{{ID: 50, Kind: core.RequestFence, Node: "b", By: "root on a"}}
+	storage := func(instance core.Instance, service core.ServiceName, epoch core.Epoch, t float64) core.Proof {
+		return core.Proof{Kind: core.ProofStorage, Instance: instance, Service: service, Epoch: epoch, By: "w", At: at(t), Reading: "2 clients blocklisted at osdmap 71, no watcher left"}
+	}
+	s.Fences = []core.Fence{
+		{
+			ID: 40, Node: "b", Instance: "boot/b0", Attempt: 2, Executor: "w", State: core.FenceConfirmed, Reason: "holder silent for 3.1 s",
+			Heard: at(100), Ordered: at(103.1), Tried: at(105), Closed: at(106), Targets: []core.Target{{Service: "front", Epoch: 6, LeaseOver: true}},
+			Proofs: []core.Proof{storage("boot/b0", "front", 6, 106)}, Note: "bmc-off: 10.0.9.2 does not answer",
+		},
+		{
+			ID: 44, Node: "b", Instance: "boot/b1", State: core.FenceConfirmed, Reason: "evidence", Heard: at(200), Ordered: at(201), Closed: at(201.2),
+			Proofs: []core.Proof{{Kind: core.ProofBMCOff, Instance: "boot/b1", By: "a", At: at(201.2), Reading: "off, and off again 100ms later"}},
+		},
+		{
+			ID: 46, Node: "b", Instance: "boot/b2", Attempt: 1, Executor: "a", State: core.FenceMoot, Reason: "holder silent for 3.0 s",
+			Heard: at(300), Ordered: at(303), Tried: at(303), Closed: at(310), Note: "the node is heard again",
+			Targets: []core.Target{{Service: "front", Epoch: 5}},
+		},
+		{
+			ID: 51, Node: "b", Instance: "boot/b", Attempt: 1, Executor: "a", State: core.FenceRequested, Reason: "asked by root on a", Request: 50,
+			Heard: at(400), Ordered: at(400), Tried: at(400), Whole: true, Shoot: true,
+		},
+		{
+			ID: 60, Node: "a", Instance: "boot/a", Attempt: 3, Executor: "b", State: core.FenceFailed, Reason: "holder silent for 3.0 s",
+			Heard: at(886), Ordered: at(889), Tried: at(893), Shoot: true, Note: "bmc-off: 10.0.9.1 does not answer; storage: front: Ceph does not answer within 5s",
+			Targets: []core.Target{{Service: "both", Epoch: 3, LeaseOver: true}, {Service: "front", Epoch: 7}},
+			Proofs:  []core.Proof{storage("boot/a", "both", 3, 892)},
+		},
+	}
+	s.History = append(s.History, event(61, 889, core.Event{Kind: core.EventFence, Node: "a", Fence: 60, Reason: "fence requested: holder silent for 3.0 s"}))
+	return look
+}
+
 // unfenceable is the well one, where nothing could be proven of b: its BMC's password is wrong and a's key may not cut
 // off. w can't reach a's BMC, b can.
 func unfenceable() op.Look {
@@ -246,6 +289,18 @@ func TestGolden(t *testing.T) {
 		"fence-check.txt":        func(b *bytes.Buffer) error { return FenceCheckText(b, NewFenceCheck(checked()), style) },
 		"fence-check-well.txt": func(b *bytes.Buffer) error {
 			return FenceCheckText(b, NewFenceCheck(op.FenceCheck{Look: well()}), style)
+		},
+		"fences.txt":      func(b *bytes.Buffer) error { return FencesText(b, NewFences(fenced()), style) },
+		"fences-none.txt": func(b *bytes.Buffer) error { return FencesText(b, NewFences(well()), style) },
+		"fences.json":     asJSON(NewFences(fenced())),
+		"fence.txt": func(b *bytes.Buffer) error {
+			for _, f := range NewFences(fenced()).Fences {
+				if err := FenceText(b, f, style); err != nil {
+					return err
+				}
+				b.WriteString("\n\n")
+			}
+			return nil
 		},
 		"fence-check.json": asJSON(NewFenceCheck(checked())),
 		"history.txt": func(b *bytes.Buffer) error {
