@@ -129,7 +129,7 @@ func (c *cli) command() *cobra.Command {
 	root.PersistentFlags().StringVar(&c.nodeFile, "node-file", config.NodePath, "this node's `file`")
 	root.PersistentFlags().StringVar(&c.runDir, "run-dir", "", "the daemon's run `directory` (default: as the node file says)")
 	root.PersistentFlags().BoolVarP(&c.yes, "yes", "y", false, "do not ask, also without a terminal")
-	root.AddCommand(c.statusCommand(), c.historyCommand(), c.explainCommand(), c.doctorCommand())
+	root.AddCommand(c.statusCommand(), c.historyCommand(), c.explainCommand(), c.doctorCommand(), c.whatIfCommand())
 	root.AddCommand(c.serviceCommand(), c.switchoverCommand(), c.failoverCommand())
 	root.AddCommand(c.nodeCommand(), c.drainCommand(), c.undrainCommand(), c.fenceCommand(), c.maintenanceCommand())
 	root.AddCommand(c.configCommand(), c.volumeCommand(), c.initCommand(), c.joinCommand(), c.recoverCommand(), c.pacemakerCommand())

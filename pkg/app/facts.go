@@ -32,7 +32,7 @@ func (a *App) ownFacts() op.Facts {
 	now := boottime.Now()
 	f := op.Facts{
 		Self: a.file.Name, Doing: a.agent.Health(),
-		View: a.observer.View(state, now, a.voters()), Leader: a.replica.Leader(), At: time.Now(),
+		View: a.observer.View(state, now, a.voters()), Leader: a.replica.Leader(), Now: a.replica.Now(), At: time.Now(),
 		Clocks: a.clocks.all(), BMC: map[core.NodeName]string{}, Links: map[core.NodeName]map[int]time.Duration{},
 	}
 	f.View.CorosyncQuorate, f.Manager = a.manager.corosyncQuorate(), a.manager.facts(state.Spec)

@@ -246,3 +246,18 @@ func (s *State) marked(name NodeName) bool {
 		return r.State == RequestOpen && r.Kind == RequestFence && r.Node == name
 	})
 }
+
+// Candidates are the nodes that could take the service now, best first, without the one named, as Decide would have
+// it; vetoes says of each other node that is no witness what stands in the way there.
+func Candidates(s State, v View, now Time, service ServiceName, without NodeName) (found []NodeName, vetoes map[NodeName]string) {
+	d := &decider{s: s, v: v, now: max(now, s.Now)}
+	svc := s.Services[service]
+	found, _ = d.candidates(svc, without)
+	vetoes = map[NodeName]string{}
+	for _, node := range s.Spec.Nodes {
+		if why := d.unfit(svc, node.Name); why != "" && !node.Witness && node.Name != without {
+			vetoes[node.Name] = why
+		}
+	}
+	return found, vetoes
+}

@@ -34,6 +34,7 @@ type Facts struct {
 	Doing   map[core.ServiceName]string             // on Self
 	Clocks  map[core.NodeName]time.Duration         // a node's wall clock is ahead of the leader's by so much
 	Manager *Pacemaker                              `json:",omitempty"` // nil: keepone manages the cluster by itself
+	Now     core.Time                               // cluster time when it was seen
 	At      time.Time                               // wall clock of the node that saw it
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/keepone-ha/keepone/pkg/core"
 	"github.com/keepone-ha/keepone/pkg/op"
+	"github.com/keepone-ha/keepone/pkg/whatif"
 )
 
 var began = time.Date(2026, 3, 14, 2, 50, 0, 0, time.UTC)
@@ -265,6 +266,32 @@ func events() []core.Event {
 	}
 }
 
+// asked is a cluster with timing and a history, for questions about it.
+func asked() op.Look {
+	look := well()
+	look.State.Spec.Timing = core.Timing{
+		Suspect: time.Second, Lease: 3 * time.Second, LeaseMargin: 300 * time.Millisecond, Down: 3 * time.Second,
+		RaftElection: 400 * time.Millisecond, OffReadings: 100 * time.Millisecond,
+	}
+	look.State.Now, look.State.NextID, look.State.History = at(900), 100, events()
+	look.Facts.View.Settled, look.Facts.View.Voters = true, []core.NodeName{"a", "b", "w"}
+	for name, v := range look.Facts.View.Nodes {
+		r := *v.Report
+		v.Instance, r.Instance, v.Report = "boot/"+core.Instance(name), "boot/"+core.Instance(name), &r
+		look.Facts.View.Nodes[name] = v
+	}
+	return look
+}
+
+// standby is the same, with nobody who could take over.
+func standby() op.Look {
+	look := asked()
+	b := look.State.Nodes["b"]
+	b.Standby = true
+	look.State.Nodes["b"] = b
+	return look
+}
+
 func TestGolden(t *testing.T) {
 	style := Style{Now: began.Add(15 * time.Minute), Width: 96}
 	asJSON := func(v any) func(*bytes.Buffer) error {
@@ -273,6 +300,16 @@ func TestGolden(t *testing.T) {
 			b.Write(append(text, '\n'))
 			return err
 		}
+	}
+	whatIf := func(look op.Look, q whatif.Question) WhatIf {
+		a, err := NewWhatIf(look, q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	ifText := func(a WhatIf) func(*bytes.Buffer) error {
+		return func(b *bytes.Buffer) error { return WhatIfText(b, a, style) }
 	}
 	text := func(look op.Look) func(*bytes.Buffer) error {
 		return func(b *bytes.Buffer) error { return Text(b, Build(look), style) }
@@ -290,9 +327,14 @@ func TestGolden(t *testing.T) {
 		"fence-check-well.txt": func(b *bytes.Buffer) error {
 			return FenceCheckText(b, NewFenceCheck(op.FenceCheck{Look: well()}), style)
 		},
-		"fences.txt":      func(b *bytes.Buffer) error { return FencesText(b, NewFences(fenced()), style) },
-		"fences-none.txt": func(b *bytes.Buffer) error { return FencesText(b, NewFences(well()), style) },
-		"fences.json":     asJSON(NewFences(fenced())),
+		"what-if.txt":          ifText(whatIf(asked(), whatif.Question{Lose: "a"})),
+		"what-if-bmc-dead.txt": ifText(whatIf(asked(), whatif.Question{Lose: "a", BMCDead: true})),
+		"what-if-leader.txt":   ifText(whatIf(asked(), whatif.Question{Lose: "b"})),
+		"what-if-nowhere.txt":  ifText(whatIf(standby(), whatif.Question{Lose: "a", BMCDead: true})),
+		"what-if.json":         asJSON(whatIf(asked(), whatif.Question{Lose: "a", BMCDead: true, Service: "front"})),
+		"fences.txt":           func(b *bytes.Buffer) error { return FencesText(b, NewFences(fenced()), style) },
+		"fences-none.txt":      func(b *bytes.Buffer) error { return FencesText(b, NewFences(well()), style) },
+		"fences.json":          asJSON(NewFences(fenced())),
 		"fence.txt": func(b *bytes.Buffer) error {
 			for _, f := range NewFences(fenced()).Fences {
 				if err := FenceText(b, f, style); err != nil {
