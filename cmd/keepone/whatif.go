@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -26,14 +28,7 @@ func (c *cli) whatIfCommand() *cobra.Command {
 		if lose == "" {
 			return usage(cmd, errors.New("which node? --lose NODE"))
 		}
-		var look op.Look
-		if err := c.look(cmd.Context(), op.MethodLook, struct{}{}, &look); err != nil {
-			return err
-		}
-		if !look.Facts.Quorum {
-			return errNoQuorum // only a leader sees what it would decide by
-		}
-		answer, err := report.NewWhatIf(look, whatif.Question{Lose: core.NodeName(lose), BMCDead: bmcDead, Service: core.ServiceName(service)})
+		answer, err := c.whatIf(cmd.Context(), whatif.Question{Lose: core.NodeName(lose), BMCDead: bmcDead, Service: core.ServiceName(service)})
 		if err != nil {
 			return err
 		}
@@ -54,4 +49,27 @@ func (c *cli) whatIfCommand() *cobra.Command {
 	cmd.Flags().BoolVar(&bmcDead, "bmc-dead", false, "its BMC does not answer either")
 	cmd.Flags().StringVar(&service, "service", "", "of this `service` alone")
 	return cmd
+}
+
+// whatIf asks by what the leader sees; a new one is given the time to hear from everybody.
+func (c *cli) whatIf(ctx context.Context, q whatif.Question) (report.WhatIf, error) {
+	const every, tries = 500 * time.Millisecond, 8 // a leader has settled after 2 s
+	for try := 1; ; try++ {
+		var look op.Look
+		if err := c.look(ctx, op.MethodLook, struct{}{}, &look); err != nil {
+			return report.WhatIf{}, err
+		}
+		if !look.Facts.Quorum {
+			return report.WhatIf{}, errNoQuorum // only a leader sees what it would decide by
+		}
+		answer, err := report.NewWhatIf(look, q)
+		if !errors.Is(err, whatif.ErrEarly) || try == tries {
+			return answer, err
+		}
+		select {
+		case <-ctx.Done():
+			return answer, ctx.Err()
+		case <-time.After(every):
+		}
+	}
 }

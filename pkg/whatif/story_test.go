@@ -254,6 +254,10 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	v.Settled = false
+	if _, err := Ask(s, v, s.Now, Question{Lose: "a"}); !errors.Is(err, ErrEarly) {
+		t.Errorf("a leader of a moment ago: %v", err)
+	}
 }
 
 func TestMedian(t *testing.T) {

@@ -56,6 +56,8 @@ type Step struct {
 var (
 	ErrUnknown = errors.New("unknown name")
 	ErrLost    = errors.New("the node is not heard even now")
+	// ErrEarly is a leader that leads since a moment ago: it takes whoever has not reported yet for lost.
+	ErrEarly = errors.New("the leader has not heard from everybody yet, ask again in a few seconds")
 )
 
 const (
@@ -98,6 +100,8 @@ func valid(s core.State, v core.View, q Question) error {
 		return fmt.Errorf("node %q: %w", q.Lose, ErrUnknown)
 	case q.Service != "" && s.Spec.Service(q.Service) == nil:
 		return fmt.Errorf("service %q: %w", q.Service, ErrUnknown)
+	case !v.Settled:
+		return ErrEarly
 	case v.Nodes[q.Lose].Live != core.LiveOnline || node.Life != core.LifeOnline:
 		return fmt.Errorf("%s is %s: %w", q.Lose, cmp.Or(string(node.Life), "unknown"), ErrLost)
 	}
