@@ -43,7 +43,7 @@ func (s *State) provable(v View, node NodeName, service ServiceName, kind ProofK
 		return s.firstProblem(v, node, func(r *Report) (string, bool) {
 			ready, asked := r.Ready[service]
 			switch {
-			case !asked || ready.Cuts:
+			case !asked || ready.MayCut():
 				return "", asked
 			case ready.Reason != "":
 				return ready.Reason, true

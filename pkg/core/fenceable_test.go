@@ -25,6 +25,7 @@ func TestFenceable(t *testing.T) {
 		"nobody may cut off":     {"storage", cuts("no cap", "no cap"), Prospect{false, true, "storage: a says: no cap"}},
 		"one may cut off":        {"storage", cuts("no cap", ""), Prospect{OK: true, Known: true}},
 		"full, and may cut off":  {"storage", full, Prospect{OK: true, Known: true}},
+		"of an older version":    {"storage", older, Prospect{OK: true, Known: true}},
 		"nothing is known":       {"default", tried(), Prospect{false, false, "bmc-off: no other node has tried it yet; storage: no other node has tried it yet"}},
 		"one unknown, one broke": {"both", oneKnown, Prospect{false, false, "bmc-off: a says: wrong password; storage: no other node has tried it yet"}},
 	} {
@@ -63,6 +64,10 @@ func cuts(a, c string) func(*State, View) {
 func full(_ *State, v View) {
 	v.Nodes["a"].Report.Ready["one"] = Ready{Reason: "the volume is full", Cuts: true}
 	v.Nodes["c"].Report.Ready["one"] = Ready{}
+}
+
+func older(_ *State, v View) {
+	v.Nodes["a"].Report.Ready["one"], v.Nodes["c"].Report.Ready["one"] = Ready{OK: true}, Ready{OK: true}
 }
 
 // tried leaves the findings of those named alone.

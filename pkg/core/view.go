@@ -64,6 +64,10 @@ type Ready struct {
 	Relists bool `json:",omitempty"`
 }
 
+// MayCut reports whether the node could read a storage proof of the service. One of an older version says no more than
+// that it could take it, which needs the same right.
+func (r Ready) MayCut() bool { return r.Cuts || r.OK }
+
 // holds reports whether the report shows anything of the service on the node.
 func (r *Report) holds(name ServiceName) bool {
 	for _, t := range r.Holds {

@@ -97,8 +97,8 @@ func (b builder) fenceBy(by, name core.NodeName, hasBMC bool, problem string) Fe
 	}
 	for _, service := range b.state.ServiceNames() {
 		if ready, asked := r.Ready[service]; asked && b.eligible(name, service) {
-			cut := FenceCutBy{Service: string(service), Ready: ready.Cuts}
-			if !ready.Cuts {
+			cut := FenceCutBy{Service: string(service), Ready: ready.MayCut()}
+			if !cut.Ready {
 				cut.Reason = ready.Reason
 			}
 			out.Cuts = append(out.Cuts, cut)

@@ -138,7 +138,7 @@ func (w *world) cut(f core.Fence, t core.Target) string {
 	switch {
 	case !t.LeaseOver:
 		return "its lease may still live"
-	case report == nil || !report.Ready[t.Service].Cuts:
+	case report == nil || !report.Ready[t.Service].MayCut():
 		why := "has not been seen to cut a client off"
 		if report != nil && report.Ready[t.Service].Reason != "" {
 			why = report.Ready[t.Service].Reason
