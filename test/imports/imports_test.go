@@ -51,6 +51,7 @@ var may = map[string][]string{
 	"pkg/drive/netif":     {"pkg/core", "pkg/drive"},
 	"pkg/drive/probe":     {"pkg/core", "pkg/drive"},
 	"pkg/drive/blockfs":   {"pkg/drive", "pkg/worker"},
+	"pkg/drive/watchdog":  {},
 	"pkg/ocf":             {"pkg/clock"},
 	"pkg/ocf/node":        {"pkg/api", "pkg/clock", "pkg/core", "pkg/ocf", "pkg/op", "pkg/release"},
 	"pkg/ocf/rbd":         {"pkg/clock", "pkg/core", "pkg/ocf", "pkg/ocf/node", "pkg/op", "pkg/version"},
