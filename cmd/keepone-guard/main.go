@@ -9,7 +9,9 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
+	"github.com/keepone-ha/keepone/pkg/drive/watchdog"
 	"github.com/keepone-ha/keepone/pkg/guard"
 	"github.com/keepone-ha/keepone/pkg/release"
 )
@@ -21,7 +23,7 @@ func main() {
 	defer stop()
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	guard.Harden(log)
-	g, err := guard.New(guard.Options{RunDir: *runDir, Log: log})
+	g, err := guard.New(guard.Options{RunDir: *runDir, Log: log, Watchdog: arm})
 	if err == nil {
 		err = g.Run(ctx)
 	}
@@ -29,4 +31,12 @@ func main() {
 		fmt.Fprintln(os.Stderr, "keepone-guard:", err)
 		os.Exit(1)
 	}
+}
+
+func arm(device string, timeout time.Duration) (guard.Watchdog, error) {
+	dog, err := watchdog.Open(device, timeout)
+	if err != nil {
+		return nil, err // not a nil *Dog in the interface
+	}
+	return dog, nil
 }

@@ -33,6 +33,9 @@ func (c *cli) localStatus(ctx context.Context, output string, cause error) error
 		local.Guard, local.Leader = "answers", string(guardStatus.Leader)
 		local.AckAge = guardStatus.AckAge.Seconds()
 		local.Maintenance = guardStatus.Maintenance.Seconds()
+		if local.Watchdog = guardStatus.Watchdog.Reason; guardStatus.Watchdog.Armed {
+			local.Watchdog = "armed"
+		}
 	}
 	records, err := release.List(node.RunDir)
 	if err != nil {

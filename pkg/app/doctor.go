@@ -61,6 +61,9 @@ func (a *App) opDoctor(ctx context.Context, _ api.Caller, _ json.RawMessage, _ f
 	} else {
 		add(a.file.Name, "guard", "", local)
 	}
+	if want := a.file.Watchdog; want.Device != "" {
+		doctorWatchdog(a.file.Name, want.Device, seen.View.Nodes[a.file.Name].Watchdog, add)
+	}
 	return d, nil
 }
 
@@ -122,6 +125,15 @@ func (a *App) ownChecks() (string, error) {
 		return "", errors.New("its heartbeats do not arrive: systemctl status keepone-guard")
 	}
 	return fmt.Sprintf("heartbeat %d", beat.Seq), nil
+}
+
+// doctorWatchdog checks that a watchdog that the node file names is armed.
+func doctorWatchdog(name core.NodeName, device string, armed time.Duration, add addCheck) {
+	problem := ""
+	if armed == 0 {
+		problem = device + " is not armed: journalctl -u keepone-guard says why"
+	}
+	add(name, "watchdog", problem, fmt.Sprintf("%s is armed, %s", device, armed))
 }
 
 // clocks keeps how far each node's wall clock was from this one's when its newest report arrived.

@@ -102,7 +102,7 @@ func (g *guardLink) configure(ctx context.Context, state core.State) error {
 	conf := guard.Conf{
 		Cluster: state.Cluster, Node: f.Name,
 		Heartbeat: state.Spec.Timing.Heartbeat, Lease: state.Spec.Timing.Lease,
-		Links: withPort(f.Links, f.Ports.Guard),
+		Links: withPort(f.Links, f.Ports.Guard), Watchdog: guard.WatchdogConf(f.Watchdog),
 	}
 	var guards []guard.Peer
 	for _, name := range state.NodeNames() {

@@ -6,7 +6,9 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"time"
 
 	"github.com/keepone-ha/keepone/pkg/core"
 )
@@ -29,8 +31,26 @@ type NodeFile struct {
 	CgroupRoot string
 	Ceph       Ceph
 	Metrics    string // host:port of Prometheus metrics, empty: off
+	Watchdog   Watchdog
 	Log        slog.Level
 }
+
+// Watchdog is the one that this node's guard arms.
+type Watchdog struct {
+	Device  string // empty: none
+	Timeout time.Duration
+}
+
+// The bounds of a watchdog's timeout. A guard that is restarted takes a second, a machine that stalls takes more; and a
+// heartbeat can say no more than a minute.
+const (
+	leastWatchdog   = 10 * time.Second
+	mostWatchdog    = time.Minute
+	defaultWatchdog = 30 * time.Second
+)
+
+// watchdogDevice is what the kernel's watchdog core calls its devices: /dev/watchdog alone may be another driver's.
+var watchdogDevice = regexp.MustCompile(`^/dev/watchdog[0-9]+$`)
 
 // Ports of a node, the same on each of its addresses.
 type Ports struct {
@@ -81,6 +101,7 @@ func ParseNode(text, file string) (NodeFile, error) {
 		User:    strings.TrimPrefix(ceph.str("user", "keepone"), "client."),
 	}
 	node.Metrics = readListen(root.sub("metrics"))
+	node.Watchdog = readWatchdog(root.sub("watchdog"))
 	node.Log = readLevel(root.sub("log"))
 	if len(node.Links) == 0 {
 		root.problem("links", "a node needs the address of at least one link: links = [\"10.0.0.1\"]")
@@ -114,6 +135,22 @@ func readListen(s section) string {
 	return listen
 }
 
+func readWatchdog(s section) Watchdog {
+	w := Watchdog{Device: s.str("device", ""), Timeout: s.duration("timeout", defaultWatchdog)}
+	switch {
+	case w.Device == "" && s.has("timeout"):
+		s.problem("timeout", fmt.Sprintf(`%s is set and no device: name one, device = "/dev/watchdog0"`, s.full("timeout")))
+	case w.Device != "" && !watchdogDevice.MatchString(w.Device):
+		s.problem("device", fmt.Sprintf("%s is %q: it must be one with a number, such as \"/dev/watchdog0\"; ls /sys/class/watchdog", s.full("device"), w.Device))
+	case w.Timeout < leastWatchdog || w.Timeout > mostWatchdog || w.Timeout%time.Second != 0:
+		s.problem("timeout", fmt.Sprintf("%s is %s: it must be whole seconds, from %s to %s", s.full("timeout"), words(w.Timeout), words(leastWatchdog), words(mostWatchdog)))
+	}
+	if w.Device == "" {
+		return Watchdog{}
+	}
+	return w
+}
+
 func readLevel(s section) slog.Level {
 	text := s.oneOf("level", "info", "debug", "info", "warn", "error")
 	var level slog.Level
@@ -139,6 +176,9 @@ func (n NodeFile) Text() string {
 	fmt.Fprintf(&b, "\n[ceph]\nconf = %s\nkeyring = %s\nuser = %s\n", quote(n.Ceph.Conf), quote(n.Ceph.Keyring), quote(n.Ceph.User))
 	if n.Metrics != "" {
 		fmt.Fprintf(&b, "\n[metrics]\nlisten = %s\n", quote(n.Metrics))
+	}
+	if n.Watchdog.Device != "" {
+		fmt.Fprintf(&b, "\n[watchdog]\ndevice = %s\ntimeout = %s\n", quote(n.Watchdog.Device), quote(n.Watchdog.Timeout.String()))
 	}
 	fmt.Fprintf(&b, "\n[log]\nlevel = %s\n", quote(strings.ToLower(n.Log.String())))
 	return b.String()

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/keepone-ha/keepone/pkg/core"
 )
@@ -145,9 +146,12 @@ func TestDiff(t *testing.T) {
 }
 
 func TestNodeFile(t *testing.T) {
-	node, err := ParseNode("name = \"a\"\nlinks = [\"10.0.0.1\"]\ndata_dir = \"/d\"\n[metrics]\nlisten = \"127.0.0.1:9480\"\n[log]\nlevel = \"debug\"\n", "node.toml")
+	node, err := ParseNode("name = \"a\"\nlinks = [\"10.0.0.1\"]\ndata_dir = \"/d\"\n[metrics]\nlisten = \"127.0.0.1:9480\"\n[watchdog]\ndevice = \"/dev/watchdog0\"\n[log]\nlevel = \"debug\"\n", "node.toml")
 	if err != nil {
 		t.Fatal(err)
+	}
+	if node.Watchdog != (Watchdog{"/dev/watchdog0", 30 * time.Second}) {
+		t.Errorf("watchdog %+v", node.Watchdog)
 	}
 	if node.Ports != DefaultPorts() || node.VolumesDir != "/d/volumes" || node.RunDir != "/run/keepone" || node.Log != slog.LevelDebug {
 		t.Errorf("node file is %+v", node)
@@ -162,6 +166,9 @@ func TestNodeFile(t *testing.T) {
 		{"name = \"a\"\nlinks = [\"10.0.0.1\"]\ndata_dir = \"d\"", `node.toml:3:1: data_dir is "d": it must be an absolute path`},
 		{"name = \"a\"\nlinks = [\"10.0.0.1\"]\n[ports]\nguard = 7481", "node.toml:4:1: heartbeat and guard are both UDP port 7481: they need one each"},
 		{"name = \"a\"\nlinks = [\"10.0.0.1\"]\n[metrics]\nlisten = \"9480\"", `node.toml:4:1: "9480" is no address with a port, such as "10.0.0.1:9480"`},
+		{"name = \"a\"\nlinks = [\"10.0.0.1\"]\n[watchdog]\ntimeout = \"20s\"", `node.toml:4:1: watchdog.timeout is set and no device: name one, device = "/dev/watchdog0"`},
+		{"name = \"a\"\nlinks = [\"10.0.0.1\"]\n[watchdog]\ndevice = \"/dev/watchdog\"", `node.toml:4:1: watchdog.device is "/dev/watchdog": it must be one with a number, such as "/dev/watchdog0"; ls /sys/class/watchdog`},
+		{"name = \"a\"\nlinks = [\"10.0.0.1\"]\n[watchdog]\ndevice = \"/dev/watchdog1\"\ntimeout = \"5s\"", "node.toml:5:1: watchdog.timeout is 5s: it must be whole seconds, from 10s to 1m"},
 		{"name = \"a\"\nlinks = [\"10.0.0.1\"]\n[log]\nlevel = \"loud\"", `node.toml:4:1: log.level is "loud": it must be one of debug, info, warn, error`},
 	} {
 		if _, err := ParseNode(c.text, "node.toml"); err == nil || err.Error() != c.want {

@@ -25,6 +25,7 @@ type NodeView struct {
 	Instance    Instance      // of its last heartbeat
 	Daemon      bool          // its guard says that its daemon is well
 	Maintenance bool          // its guard does not enforce leases
+	Watchdog    time.Duration // the real timeout of its armed watchdog, by its last heartbeat; 0: none can be counted on
 	Off         *Proof        // a bmc-off proof of Instance, read since it fell silent; nil: none
 	Report      *Report       // the newest report of its daemon; nil: none fresh
 }

@@ -15,17 +15,7 @@ func (g *Guard) beat(ctx context.Context, now boottime.Time) {
 	g.expire(ctx, now)
 	g.leases.Forget(now, g.holds)
 	g.sendHeartbeats(now)
-	g.pet(now)
-}
-
-// pet keeps the watchdog quiet while nothing is overdue (I5).
-func (g *Guard) pet(now boottime.Time) {
-	if g.o.Petter == nil || len(g.overdue(now)) > 0 {
-		return
-	}
-	if err := g.o.Petter.Pet(); err != nil {
-		g.warn("watchdog", err)
-	}
+	g.tend(now)
 }
 
 // bind opens the sockets of the links that have none.
@@ -57,7 +47,7 @@ func (g *Guard) sendHeartbeats(now boottime.Time) {
 	g.seq = max(g.seq+1, uint64(now))
 	h := Heartbeat{
 		Cluster: g.conf.Cluster, Node: g.conf.Node, Instance: g.instance, Seq: g.seq, Sent: now,
-		Flags: g.flags(now), Services: g.held(),
+		Flags: g.flags(now), Watchdog: g.armed(), Services: g.held(),
 	}
 	g.leases.Sent(h.Seq, h.Sent)
 	for _, peer := range g.conf.Peers {

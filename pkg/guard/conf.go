@@ -22,6 +22,7 @@ type Conf struct {
 	Lease     time.Duration    // until an ack says otherwise: grace of a record that never had a lease
 	Links     []netip.AddrPort // own addresses to send from, one for each link
 	Peers     []Peer           // every node, this one included
+	Watchdog  WatchdogConf
 }
 
 // Peer is one node as seen from this one.
@@ -60,6 +61,9 @@ func (c Conf) Marshal() []byte {
 		}
 		b = append(b, '\n')
 	}
+	if c.Watchdog.Device != "" { // an older guard refuses a key that it does not know
+		b = fmt.Appendf(b, "watchdog %s %d\n", c.Watchdog.Device, c.Watchdog.Timeout)
+	}
 	return append(b, "end\n"...)
 }
 
@@ -94,6 +98,9 @@ func (c *Conf) parseLine(f []string) error {
 		var p Peer
 		p, err = parsePeer(f)
 		c.Peers = append(c.Peers, p)
+	case f[0] == "watchdog" && len(f) == 3:
+		c.Watchdog.Device = f[1]
+		c.Watchdog.Timeout, err = parseNanos(f[2])
 	case len(f) != 2:
 		err = errors.New("too many values")
 	case f[0] == "cluster" && len(f[1]) <= maxName:

@@ -12,8 +12,9 @@ import (
 func exampleConf() Conf {
 	return Conf{
 		Cluster: "c1", Node: "n1", Heartbeat: 200 * time.Millisecond, Lease: 3 * time.Second,
-		Links: []netip.AddrPort{netip.MustParseAddrPort("10.1.0.1:7482"), netip.MustParseAddrPort("[fd00::1]:7482")},
-		Peers: []Peer{{Node: "n2", Key: Key{1, 2}, Links: []netip.AddrPort{netip.MustParseAddrPort("10.1.0.2:7481")}}},
+		Links:    []netip.AddrPort{netip.MustParseAddrPort("10.1.0.1:7482"), netip.MustParseAddrPort("[fd00::1]:7482")},
+		Peers:    []Peer{{Node: "n2", Key: Key{1, 2}, Links: []netip.AddrPort{netip.MustParseAddrPort("10.1.0.2:7481")}}},
+		Watchdog: WatchdogConf{"/dev/watchdog0", 30 * time.Second},
 	}
 }
 

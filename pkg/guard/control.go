@@ -104,7 +104,7 @@ func (g *Guard) status(now boottime.Time) Status {
 	st := Status{
 		Node: g.conf.Node, Instance: g.instance, Daemon: now.Sub(g.daemon) < daemonFresh,
 		Term: g.leases.Term(), AckAge: -1, Leader: g.lastAck.from,
-		Maintenance: max(0, g.leases.maintenance.Sub(now)),
+		Maintenance: max(0, g.leases.maintenance.Sub(now)), Watchdog: g.watchdogStatus(),
 	}
 	if g.lastAck.from != "" {
 		st.AckAge = now.Sub(g.lastAck.at)

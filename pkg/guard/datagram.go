@@ -48,13 +48,30 @@ func AppendHeartbeat(buf []byte, h Heartbeat, key *Key) ([]byte, error) {
 	e.text(string(h.Instance), maxInstance)
 	e.uint64(h.Seq)
 	e.uint64(uint64(h.Sent))
-	e.byte(byte(h.Flags))
+	e.byte(byte(h.Flags&flagBits) | watchdogCode(h.Watchdog)<<flagWidth)
 	e.count(len(h.Services))
 	for _, s := range h.Services {
 		e.right(s.Right)
 		e.byte(byte(s.State))
 	}
 	return e.sealed(key)
+}
+
+// The flags' byte holds the watchdog's timeout too, in seconds: a daemon that knows of no watchdog reads such a heartbeat
+// as it always did, and a guard that knows of none says 0, not armed.
+const (
+	flagWidth = 2
+	flagBits  = Flags(1<<flagWidth - 1)
+	// MaxWatchdog is the longest timeout that a heartbeat can say.
+	MaxWatchdog = (1<<(8-flagWidth) - 1) * time.Second
+)
+
+// watchdogCode never says less than the timeout is: what is longer than can be said is not armed.
+func watchdogCode(timeout time.Duration) byte {
+	if timeout <= 0 || timeout > MaxWatchdog {
+		return 0
+	}
+	return byte((timeout + time.Second - 1) / time.Second)
 }
 
 // AppendAck encodes a for the peer that shares key, or fails with ErrTooLong.
@@ -97,8 +114,10 @@ func DecodeHeartbeat(datagram []byte, key *Key) (Heartbeat, error) {
 	}
 	h := Heartbeat{
 		Node: core.NodeName(d.text(maxName)), Cluster: d.text(maxName), Instance: core.Instance(d.text(maxInstance)),
-		Seq: d.uint64(), Sent: boottime.Time(d.nanos()), Flags: Flags(d.byte()),
+		Seq: d.uint64(), Sent: boottime.Time(d.nanos()),
 	}
+	state := d.byte()
+	h.Flags, h.Watchdog = Flags(state)&flagBits, time.Duration(state>>flagWidth)*time.Second
 	for range d.byte() {
 		held := Held{Right: d.right(), State: HeldState(d.byte())}
 		d.bad = d.bad || held.State > HeldStuck

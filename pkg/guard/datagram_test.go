@@ -17,8 +17,9 @@ func drawHeartbeat(t *rapid.T) Heartbeat {
 	h := Heartbeat{
 		Cluster: name.Draw(t, "cluster"), Node: core.NodeName(name.Draw(t, "node")),
 		Instance: core.Instance(name.Draw(t, "instance")), Seq: rapid.Uint64().Draw(t, "seq"),
-		Sent:  boottime.Time(rapid.Int64Range(0, 1<<60).Draw(t, "sent")),
-		Flags: Flags(rapid.Byte().Draw(t, "flags")),
+		Sent:     boottime.Time(rapid.Int64Range(0, 1<<60).Draw(t, "sent")),
+		Flags:    Flags(rapid.Byte().Draw(t, "flags")) & flagBits,
+		Watchdog: time.Duration(rapid.IntRange(0, 63).Draw(t, "watchdog")) * time.Second,
 	}
 	for range rapid.IntRange(0, 8).Draw(t, "services") {
 		h.Services = append(h.Services, Held{
@@ -55,6 +56,28 @@ func TestHeartbeatRoundTrip(t *testing.T) {
 			t.Fatalf("bit flipped in byte %d and accepted", at)
 		}
 	})
+}
+
+// A heartbeat has the length and the two flags that it always had, whatever it says of a watchdog, and never a shorter
+// timeout than the real one.
+func TestWatchdogInHeartbeat(t *testing.T) {
+	plain, err := AppendHeartbeat(nil, Heartbeat{Cluster: "c", Node: "n", Flags: DaemonHealthy}, &Key{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for timeout, want := range map[time.Duration]time.Duration{
+		-time.Second: 0, 0: 0, 1: time.Second, 30 * time.Second: 30 * time.Second, 29*time.Second + 1: 30 * time.Second,
+		MaxWatchdog: 63 * time.Second, MaxWatchdog + 1: 0, time.Hour: 0,
+	} {
+		text, err := AppendHeartbeat(nil, Heartbeat{Cluster: "c", Node: "n", Flags: DaemonHealthy, Watchdog: timeout}, &Key{})
+		if err != nil || len(text) != len(plain) {
+			t.Fatalf("%s: %d bytes instead of %d, %v", timeout, len(text), len(plain), err)
+		}
+		h, err := DecodeHeartbeat(text, &Key{})
+		if err != nil || h.Watchdog != want || h.Flags != DaemonHealthy {
+			t.Errorf("%s is told as %s with flags %b, %v", timeout, h.Watchdog, h.Flags, err)
+		}
+	}
 }
 
 func TestAckRoundTrip(t *testing.T) {

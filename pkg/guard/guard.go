@@ -45,7 +45,7 @@ func (s HeldState) String() string {
 	return [...]string{"running", "contained", "stuck"}[s]
 }
 
-// Flags are the state of a node in its heartbeat.
+// Flags are the state of a node in its heartbeat. They have two bits: the watchdog has the rest of their byte.
 type Flags uint8
 
 // The flags of a heartbeat.
@@ -62,6 +62,7 @@ type Heartbeat struct {
 	Seq      uint64        // rises over the guard's restarts too; the same on each link
 	Sent     boottime.Time // the sender's clock: only it can read it
 	Flags    Flags
+	Watchdog time.Duration // real timeout of an armed one, whole seconds up to MaxWatchdog; 0: none can be counted on
 	Services []Held
 }
 

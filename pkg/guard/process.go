@@ -19,19 +19,13 @@ import (
 	"github.com/keepone-ha/keepone/pkg/release"
 )
 
-// Petter keeps a watchdog from biting. The guard pets it with each heartbeat while nothing is overdue; what can't be
-// contained is left to it (I5).
-type Petter interface {
-	Pet() error
-}
-
 // Options of a guard.
 type Options struct {
-	RunDir  string
-	Log     *slog.Logger
-	Petter  Petter                                                                       // nil: no watchdog
-	Contain func(ctx context.Context, r release.Record, reason string) release.Contained // nil: release.Contain
-	Now     func() boottime.Time                                                         // nil: boottime.Now
+	RunDir   string
+	Log      *slog.Logger
+	Watchdog func(device string, timeout time.Duration) (Watchdog, error)                 // arms one; nil: there is none
+	Contain  func(ctx context.Context, r release.Record, reason string) release.Contained // nil: release.Contain
+	Now      func() boottime.Time                                                         // nil: boottime.Now
 }
 
 const (
@@ -54,6 +48,7 @@ type Guard struct {
 	seq      uint64
 	daemon   boottime.Time // of its last poke
 	lastAck  lastAck
+	dog      dog
 	io       wires
 	work     sync.WaitGroup // containments
 }
@@ -133,6 +128,7 @@ func (g *Guard) Run(ctx context.Context) error {
 			<-woken // before close: the descriptor's number may be another's then
 		}
 	}()
+	defer g.park()
 	defer g.work.Wait() // each is bounded, and hurries once ctx has ended
 	next := g.o.Now()
 	for ctx.Err() == nil {

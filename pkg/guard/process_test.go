@@ -33,6 +33,7 @@ type bench struct {
 	contained chan release.Record
 	result    atomic.Pointer[release.Contained]
 	skew      atomic.Int64 // added to the guard's clock
+	kennel    func(string, time.Duration) (Watchdog, error)
 }
 
 func newBench(t *testing.T) *bench {
@@ -78,7 +79,7 @@ func (b *bench) deliver(a Arrival) {
 func (b *bench) start() (stop func()) {
 	b.t.Helper()
 	g, err := New(Options{
-		RunDir: b.dir, Log: slog.New(slog.DiscardHandler),
+		RunDir: b.dir, Log: slog.New(slog.DiscardHandler), Watchdog: b.kennel,
 		Now: func() boottime.Time { return boottime.Now().Add(time.Duration(b.skew.Load())) },
 		Contain: func(_ context.Context, r release.Record, reason string) release.Contained {
 			c := *b.result.Load()
@@ -310,33 +311,6 @@ func TestStuck(t *testing.T) {
 	b.until("one is stuck", func(h Heartbeat) bool { return states(h)["one"] == HeldStuck })
 	b.result.Store(&release.Contained{Done: true})
 	b.until("one is contained", func(h Heartbeat) bool { return states(h)["one"] == HeldContained })
-}
-
-// petted counts.
-type petted int
-
-func (p *petted) Pet() error { *p++; return nil }
-
-// The watchdog is pet while all is well, and left to bite once something is overdue (I5).
-func TestStuckIsLeftToTheWatchdog(t *testing.T) {
-	dog := new(petted)
-	g, err := New(Options{RunDir: t.TempDir(), Log: slog.New(slog.DiscardHandler), Petter: dog})
-	if err != nil {
-		t.Fatal(err)
-	}
-	now := boottime.Time(time.Hour)
-	right := Right{"one", 1}
-	g.services["one"] = &service{record: release.Record{Service: "one", Epoch: 1}, state: HeldStuck, busy: true}
-	g.leases.See(right, now)
-	g.pet(now)
-	g.pet(now.Add(defaultLease + overdueAfter))
-	if *dog != 2 {
-		t.Errorf("pet %d times within the bounds", *dog)
-	}
-	g.pet(now.Add(defaultLease + overdueAfter + 1))
-	if *dog != 2 {
-		t.Error("the watchdog is kept from biting")
-	}
 }
 
 // An ack that was meant for an earlier life, or another cluster, gives nothing (I4).

@@ -15,8 +15,18 @@ type Status struct {
 	AckAge      time.Duration   `json:"ackAge"`      // since the newest ack, -1: none yet
 	Leader      core.NodeName   `json:"leader"`      // that sent it
 	Maintenance time.Duration   `json:"maintenance"` // left of it
+	Watchdog    WatchdogStatus  `json:"watchdog"`
 	Services    []ServiceStatus `json:"services"`
 	Warnings    []string        `json:"warnings"`
+}
+
+// WatchdogStatus says whether the node is reset when its guard can't contain, or does not live.
+type WatchdogStatus struct {
+	Device  string        `json:"device"` // empty: none is configured
+	Armed   bool          `json:"armed"`
+	Timeout time.Duration `json:"timeout"` // the real one
+	Reason  string        `json:"reason"`  // why not armed
+	Bitten  bool          `json:"bitten"`  // it caused the last reset
 }
 
 // ServiceStatus is one service that has a record here.

@@ -69,7 +69,8 @@ func (o *Observer) Heard(a guard.Arrival) {
 		o.mu.Unlock()
 		return
 	}
-	news := s.beat.Instance != a.Heartbeat.Instance || s.beat.Flags != a.Heartbeat.Flags || a.At.Sub(s.heard) > time.Second
+	news := s.beat.Instance != a.Heartbeat.Instance || s.beat.Flags != a.Heartbeat.Flags ||
+		s.beat.Watchdog != a.Heartbeat.Watchdog || a.At.Sub(s.heard) > time.Second
 	if s.beat.Instance != a.Heartbeat.Instance || s.beat.Seq < a.Heartbeat.Seq { // the other link may be slower
 		s.beat = a.Heartbeat
 	}
@@ -180,7 +181,7 @@ func (o *Observer) node(name core.NodeName, now boottime.Time, t core.Timing) co
 	v := core.NodeView{
 		Silent: silent, Instance: s.beat.Instance, Live: liveness(s.heard != 0, silent, t),
 		Daemon:      s.beat.Flags&guard.DaemonHealthy != 0,
-		Maintenance: s.beat.Flags&guard.MaintenanceAccepted != 0,
+		Maintenance: s.beat.Flags&guard.MaintenanceAccepted != 0, Watchdog: s.beat.Watchdog,
 	}
 	if s.off != nil && v.Live != core.LiveOnline {
 		off := *s.off

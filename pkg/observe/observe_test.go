@@ -112,6 +112,35 @@ func TestNews(t *testing.T) {
 	}
 }
 
+// TestWatchdog: what the newest heartbeat of this life says counts, however late an older one comes; another life starts
+// without.
+func TestWatchdog(t *testing.T) {
+	o, news := listening()
+	say := func(at boottime.Time, instance core.Instance, seq uint64, timeout time.Duration) time.Duration {
+		o.Heard(guard.Arrival{At: at, Heartbeat: guard.Heartbeat{Node: "b", Instance: instance, Seq: seq, Watchdog: timeout}})
+		return b(o, at).Watchdog
+	}
+	for i, tt := range []struct {
+		inst core.Instance
+		seq  uint64
+		says time.Duration
+		want time.Duration
+		news int
+	}{
+		{"b1", 1, 30 * time.Second, 30 * time.Second, 1},
+		{"b1", 2, 30 * time.Second, 30 * time.Second, 1},
+		{"b1", 4, 0, 0, 2}, // it has failed
+		{"b1", 3, 30 * time.Second, 0, 3},
+		{"b1", 5, 20 * time.Second, 20 * time.Second, 4},
+		{"b2", 1, 0, 0, 5},
+		{"b1", 6, 30 * time.Second, 0, 5},
+	} {
+		if got := say(boottime.Time(1000+i*200)*ms, tt.inst, tt.seq, tt.says); got != tt.want || *news != tt.news {
+			t.Errorf("heartbeat %d: %s, %d calls, want %s, %d", i, got, *news, tt.want, tt.news)
+		}
+	}
+}
+
 // TestOldLifeNeverComesBack: a late or replayed heartbeat of a life that was replaced changes nothing.
 func TestOldLifeNeverComesBack(t *testing.T) {
 	o, _ := listening()

@@ -15,6 +15,7 @@ type Local struct {
 	Leader      string         `json:"leader"` // of the newest acknowledgement that the guard got
 	AckAge      float64        `json:"ackAgeSeconds"`
 	Maintenance float64        `json:"maintenanceSeconds"` // left of it
+	Watchdog    string         `json:"watchdog"`           // "armed", why not, or empty: none is wanted
 	Problem     string         `json:"problem"`
 	Services    []LocalService `json:"services"`
 }
@@ -45,6 +46,9 @@ func LocalText(w io.Writer, l Local, style Style) error {
 	}
 	if l.Maintenance > 0 {
 		p.line("Maintenance for another %s: leases are not enforced.", duration(l.Maintenance))
+	}
+	if l.Watchdog != "" && l.Watchdog != "armed" {
+		p.wrap("! ", "  ", "Its watchdog is not armed: "+l.Watchdog, 2)
 	}
 	if l.Problem != "" {
 		p.wrap("! ", "  ", l.Problem, 2)

@@ -91,6 +91,7 @@ func lost() op.Look {
 	look.Facts.Links["a"] = map[int]time.Duration{0: 8200 * time.Millisecond, 1: 8300 * time.Millisecond}
 	look.Facts.BMC["a"] = "no answer from 10.0.9.1 within 2s"
 	b := look.Facts.View.Nodes["b"]
+	b.Watchdog = 30 * time.Second
 	tried := map[core.NodeName]string{"a": "no answer from 10.0.9.1 within 2s", "b": ""}
 	look.Facts.View.Nodes["w"].Report.BMCs = tried
 	b.Report = &core.Report{Digest: "d1", BMCs: tried, Ready: map[core.ServiceName]core.Ready{"front": {Reason: "Ceph does not answer within 5s"}}}
@@ -352,6 +353,7 @@ func TestGolden(t *testing.T) {
 		"local.txt": func(b *bytes.Buffer) error {
 			return LocalText(b, Local{
 				Node: "a", Daemon: "keeponed does not answer on this node", Guard: "answers", Leader: "b", AckAge: 4.2,
+				Watchdog: "arm /dev/watchdog0: no such watchdog: load its driver (modprobe)",
 				Services: []LocalService{{Name: "front", Epoch: 7, State: "not running", Since: "2026-03-14T02:51:00Z", Guard: "contained", Lease: -1.2}},
 			}, style)
 		},

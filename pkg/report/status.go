@@ -54,6 +54,7 @@ type Node struct {
 	Heard    bool      `json:"heard"`         // within the suspect bound
 	Silent   float64   `json:"silentSeconds"` // since its last heartbeat
 	Daemon   bool      `json:"daemon"`
+	Watchdog float64   `json:"watchdogSeconds"` // real timeout of an armed one; 0: none is armed
 	Links    []Link    `json:"links"`
 	BMC      string    `json:"bmc"` // "ready", "none", or what is wrong with it
 	Fencing  []Fencing `json:"fencing"`
@@ -170,7 +171,7 @@ func (b builder) node(node core.Node) Node {
 	out := Node{
 		Name: string(node.Name), State: string(node.Life), Reason: node.Reason, Since: b.clock.text(node.Since),
 		Standby: node.Standby, Heard: view.Live == core.LiveOnline, Silent: seconds(view.Silent), Daemon: view.Daemon,
-		Instance: string(node.Instance), BMC: "none", Links: []Link{}, Storage: []Storage{}, Fencing: []Fencing{},
+		Watchdog: seconds(view.Watchdog), Instance: string(node.Instance), BMC: "none", Links: []Link{}, Storage: []Storage{}, Fencing: []Fencing{},
 	}
 	spec := b.state.Spec.Node(node.Name)
 	if spec == nil {

@@ -142,6 +142,10 @@ func (p *printer) nodes(status Status) {
 		return
 	}
 	t := table{{{text: "NODE"}, {text: "STATE"}, {text: "FOR"}, {text: "HEARD"}, {text: "LINKS"}, {text: "BMC"}, {text: "STORAGE"}, {text: ""}}}
+	guarded := slices.ContainsFunc(status.Nodes, func(n Node) bool { return n.Watchdog > 0 })
+	if guarded {
+		t[0] = slices.Insert(t[0], len(t[0])-1, cell{text: "WATCHDOG"})
+	}
 	for _, n := range status.Nodes {
 		t = append(t, []cell{
 			{n.Name, bold},
@@ -152,8 +156,19 @@ func (p *printer) nodes(status Status) {
 			short(n.BMC, "ready", "none"), storage(n),
 			{remarks(n), yellow},
 		})
+		if row := t[len(t)-1]; guarded {
+			t[len(t)-1] = slices.Insert(row, len(row)-1, watchdog(n))
+		}
 	}
 	p.table(t)
+}
+
+// watchdog is shown where any node has one: another that has none is not covered by it.
+func watchdog(n Node) cell {
+	if n.Watchdog == 0 {
+		return cell{"not armed", yellow}
+	}
+	return cell{text: duration(n.Watchdog)}
 }
 
 func heard(n Node) string {

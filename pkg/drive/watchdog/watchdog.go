@@ -59,6 +59,7 @@ type port interface {
 // Dog is a watchdog that runs. It is for one goroutine.
 type Dog struct {
 	kernel   kernel
+	device   string
 	name     string
 	port     port
 	timeout  time.Duration
@@ -68,13 +69,13 @@ type Dog struct {
 }
 
 // Open arms the watchdog at device with a timeout near the one wanted, and pets it once. An error says that it is not
-// armed and not running on our account. One that runs, is not fit and can't be stopped is no error, since it must be
+// armed and does not run on our account. One that runs, is not fit and can't be stopped is no error, since it must be
 // pet or it resets a healthy node: Timeout says why it does not count.
 func Open(device string, timeout time.Duration) (*Dog, error) { return open(linux{}, device, timeout) }
 
 func open(k kernel, device string, timeout time.Duration) (*Dog, error) {
-	d := &Dog{kernel: k, name: path.Base(device)}
-	err := d.inspect(device, timeout)
+	d := &Dog{kernel: k, device: device, name: path.Base(device)}
+	err := d.inspect(timeout)
 	if err == nil {
 		d.port, err = k.Open(device)
 	}
@@ -87,15 +88,16 @@ func open(k kernel, device string, timeout time.Duration) (*Dog, error) {
 	if err != nil {
 		return nil, fmt.Errorf("arm %s: %w", device, err)
 	}
-	if d.unfit = d.arm(timeout); d.unfit == nil || d.nowayout {
-		return d, nil
+	d.unfit = d.arm(timeout)
+	if d.unfit != nil && d.Stop() == nil {
+		return nil, fmt.Errorf("arm %s: %w", device, d.unfit)
 	}
-	return nil, fmt.Errorf("arm %s: %w", device, errors.Join(d.unfit, d.Stop()))
+	return d, nil
 }
 
 // inspect looks at what can be known before the watchdog is opened: opening it starts it.
-func (d *Dog) inspect(device string, timeout time.Duration) error {
-	if !deviceName.MatchString(device) {
+func (d *Dog) inspect(timeout time.Duration) error {
+	if !deviceName.MatchString(d.device) {
 		return fmt.Errorf("%w: its name must be /dev/watchdog and a number", ErrUnfit)
 	}
 	identity, err := d.kernel.Attribute(d.name + "/identity")
@@ -161,18 +163,27 @@ func (d *Dog) Pet() error {
 	return nil
 }
 
-// Stop ends its time by the magic close and makes sure that it does not run any more.
+// Stop ends its time by the magic close and makes sure that it does not run any more. After an error it may: it is
+// still open then, and must be pet or left.
 func (d *Dog) Stop() error {
-	err := d.port.Close(true)
-	switch state, readErr := d.kernel.Attribute(d.name + "/state"); {
-	case d.nowayout:
+	if d.nowayout {
 		return fmt.Errorf("stop %s: %w", d.name, ErrNoWayOut)
-	case err != nil:
-		return fmt.Errorf("stop %s: %w", d.name, err)
-	case readErr == nil && state != "inactive":
-		return fmt.Errorf("stop %s: it is still %s", d.name, state)
 	}
-	return nil
+	err := d.port.Close(true)
+	if err == nil {
+		var state string
+		if state, err = d.kernel.Attribute(d.name + "/state"); err == nil && state != "inactive" {
+			err = fmt.Errorf("it is still %s", state)
+		}
+	}
+	if err == nil {
+		return nil
+	}
+	again, openErr := d.kernel.Open(d.device)
+	if openErr == nil {
+		d.port = again
+	}
+	return fmt.Errorf("stop %s: %w", d.name, errors.Join(err, openErr))
 }
 
 // Leave closes it while its time goes on: who opens and pets it in time goes on with it.

@@ -81,14 +81,14 @@ func TestBites(t *testing.T) {
 		{"stopped", func(t *testing.T, _ *fake, d *Dog) { mustStop(t, d) }, false},
 		{"stopped with nowayout", func(t *testing.T, f *fake, d *Dog) {
 			f.nowayout, d.nowayout = true, true
-			if err := d.Stop(); !errors.Is(err, ErrNoWayOut) {
-				t.Errorf("stopped: %v", err)
+			if err := d.Stop(); !errors.Is(err, ErrNoWayOut) || !f.opened {
+				t.Errorf("stopped: %v, still ours %t", err, f.opened)
 			}
 		}, true},
 		{"stopped, and goes on", func(t *testing.T, f *fake, d *Dog) {
 			f.nowayout = true
-			if d.Stop() == nil {
-				t.Error("called stopped while it goes on")
+			if d.Stop() == nil || !f.opened {
+				t.Error("called stopped while it goes on, or let go")
 			}
 		}, true},
 	} {
