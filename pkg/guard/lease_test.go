@@ -2,6 +2,7 @@ package guard
 
 import (
 	"errors"
+	"log/slog"
 	"testing"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 
 	"github.com/keepone-ha/keepone/pkg/boottime"
 	"github.com/keepone-ha/keepone/pkg/core"
+	"github.com/keepone-ha/keepone/pkg/release"
 )
 
 const sec = boottime.Time(time.Second)
@@ -261,4 +263,23 @@ func FuzzMemory(f *testing.F) {
 			}
 		}
 	})
+}
+
+// What a guard that has lost its memory knows can be read by the next one, on a node that has just booted too.
+func TestLostMemoryIsReadable(t *testing.T) {
+	dir := t.TempDir()
+	if err := (release.Record{Service: "one", Epoch: 1, Attempt: 1}).Save(dir); err != nil {
+		t.Fatal(err)
+	}
+	now := boottime.Time(time.Minute)
+	g, err := New(Options{RunDir: dir, Log: slog.New(slog.DiscardHandler), Now: func() boottime.Time { return now }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if g.leases.Deadline(Right{"one", 1}) > now {
+		t.Error("a grace was given")
+	}
+	if err := NewLeases(time.Second).Decode(string(g.leases.Encode())); err != nil {
+		t.Error(err)
+	}
 }

@@ -108,7 +108,8 @@ func (g *Guard) remember() {
 		g.o.Log.Warn("leases of an earlier guard are not known: what runs here is contained", "error", err)
 	}
 	for _, r := range records {
-		g.leases.seen[Right{r.Service, r.Epoch}] = g.o.Now().Add(-maxGrace)
+		// Never before the boot, which guard.leases could not say: a lease of this life ends no earlier than one from there.
+		g.leases.seen[Right{r.Service, r.Epoch}] = max(0, g.o.Now().Add(-maxGrace))
 	}
 }
 
