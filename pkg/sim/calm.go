@@ -30,7 +30,7 @@ func (w *World) rest(calm time.Duration) {
 // freshen is a heartbeat of a node that everybody has heard just now, its ack, and its report.
 func (w *World) freshen(n *node) {
 	g, now := n.guard, n.read()
-	g.poked = now
+	g.poked, n.petted = now, w.now
 	g.seq = max(g.seq+1, uint64(now))
 	h := g.heartbeat(now)
 	g.leases.Sent(h.Seq, h.Sent)

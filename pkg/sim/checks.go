@@ -40,6 +40,7 @@ func (c *checks) after() {
 	if c.w.now-c.looked >= lookEvery {
 		c.looked = c.w.now
 		c.contained()
+		c.bitten()
 	}
 }
 
@@ -70,7 +71,7 @@ func (c *checks) alone(i int) {
 // contained makes sure that no container outlives its lease by more than its guard's bound (I5).
 func (c *checks) contained() {
 	for _, n := range c.w.nodes {
-		if n.guard == nil || !n.alive() {
+		if n.guard == nil || n.guard.hung || !n.alive() {
 			continue
 		}
 		for _, h := range n.here {

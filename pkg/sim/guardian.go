@@ -22,6 +22,7 @@ type guardian struct {
 	held   []guarded // by service
 	poked  boottime.Time
 	due    time.Duration // when a deadline is looked at next
+	hung   bool          // its loop goes round no more
 }
 
 // guarded is a service that has a record here.
@@ -44,7 +45,7 @@ func (n *node) startGuard() {
 	} else {
 		for _, h := range n.here { // nothing is known: what has a record gets no grace
 			if h.has {
-				g.leases.See(h.right(), n.read().Add(-time.Hour))
+				g.leases.See(h.right(), max(0, n.read().Add(-time.Hour)))
 			}
 		}
 	}
@@ -66,7 +67,7 @@ func (n *node) killGuard() {
 // beat looks, contains, and sends a heartbeat to every node.
 func (g *guardian) beat() {
 	n := g.n
-	if n.guard != g {
+	if n.guard != g || g.hung {
 		return
 	}
 	w := n.w
@@ -92,6 +93,7 @@ func (g *guardian) beat() {
 			w.net.datagram(n, peer, func(link int) { peer.heard(h, link) })
 		}
 	}
+	g.pet(now)
 	w.on(n, n.takes(beatEvery), g.beat)
 }
 
@@ -132,6 +134,9 @@ func (g *guardian) scan(now boottime.Time) {
 
 // expire starts the containment of whatever has no lease any more, and looks again when the next one ends.
 func (g *guardian) expire() {
+	if g.hung {
+		return
+	}
 	now := g.n.read()
 	next := now.Add(beatEvery)
 	for i := range g.held {
@@ -191,7 +196,7 @@ func (g *guardian) contain(i int) {
 
 // ack takes up what a leader acknowledged.
 func (g *guardian) ack(a guard.Ack) {
-	if a.Instance != g.n.life {
+	if a.Instance != g.n.life || g.hung {
 		return
 	}
 	if changed, err := g.leases.Ack(a); err == nil && changed {
@@ -204,8 +209,8 @@ func (g *guardian) ack(a guard.Ack) {
 
 // leased is the guard's word that the lease of the grant is live.
 func (n *node) leased(name core.ServiceName, epoch core.Epoch) bool {
-	if n.guard == nil {
-		return false
+	if n.guard == nil || n.guard.hung {
+		return false // no answer is no lease
 	}
 	until, ok := n.guard.leases.Until(guard.Right{Service: name, Epoch: epoch}, n.read())
 	return ok && n.read() < until

@@ -66,7 +66,7 @@ var managedLosing = []string{"corosync-isolated", "corosync-partition", "other-m
 var unmanaged = slices.Concat(kinds, diskKinds)
 
 func init() {
-	kinds = slices.Concat(unmanaged, managedKinds)
+	kinds = slices.Concat(unmanaged, managedKinds, watchdogKinds)
 }
 
 // split is a partition with about so many percent of the nodes on n's side.

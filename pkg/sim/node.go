@@ -32,6 +32,9 @@ type node struct {
 	older   bool          // its daemon is of an older version
 	out     bool          // no member now: its daemon stays down
 	tamed   time.Duration // when what kept its guard from containing ended
+	armed   bool          // its watchdog runs
+	petted  time.Duration // last
+	bites   int
 
 	agents program           // what Pacemaker's executor runs here
 	pcmk   *pacemaker        // nil: it does not run
@@ -80,7 +83,7 @@ func newNode(w *World, id int, spec core.NodeSpec) *node {
 func (n *node) forget() {
 	n.life = core.Instance(fmt.Sprintf("%s/%d", n.name, n.boots))
 	n.clock = localClock{since: n.w.now, read: boottime.Time(10 * time.Second), ppm: n.clock.ppm}
-	n.memory = nil
+	n.memory, n.armed = nil, false
 	n.agents.n, n.view, n.asked = n, nil, nil
 	n.kept, n.links = map[string][]byte{}, map[string]string{}
 	n.here, n.frozen, n.paused = make([]*holding, n.w.shape.Services), nil, false

@@ -276,7 +276,7 @@ func (c *pacemaker) carryOut(p *process, acts []action) {
 		m := a.node.pcmk
 		ended := false
 		c.n.w.on(a.node, c.n.w.between(time.Millisecond, 20*time.Millisecond), func() {
-			if a.node.pcmk != m {
+			if m == nil || a.node.pcmk != m { // it has ended since, with its node or alone
 				return
 			}
 			m.execute(a, func(code ocf.Code) {

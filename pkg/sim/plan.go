@@ -46,7 +46,7 @@ func Draw(seed uint64) Plan {
 		Seed: seed, Nodes: sizes[rng.IntN(len(sizes))], Services: 1 + rng.IntN(5)/3,
 		Policy: names[rng.IntN(len(names))], Converged: rng.IntN(3) == 0,
 	}
-	shape.Witness = rng.IntN(6) == 0
+	shape.Witness, shape.Watchdog = rng.IntN(6) == 0, seed%4 == 1
 	if shape.Manager = core.ManagerKeepone; seed%3 == 2 {
 		shape.Manager, shape.One, shape.OwnRing = core.ManagerPacemaker, rng.IntN(4) == 0, rng.IntN(2) == 0
 	}
@@ -104,6 +104,11 @@ func drawEpisode(rng *rand.Rand, shape Shape) Episode {
 			e.Acts = append(e.Acts, a)
 		}
 	}
+	if shape.Watchdog && rng.IntN(2) == 0 {
+		a := drawAct(rng, shape, kindOf("guard-hangs"))
+		a.For *= 2
+		e.Acts = append(e.Acts, a)
+	}
 	slices.SortFunc(e.Acts, func(a, b Act) int { return int(a.At - b.At) })
 	return e
 }
@@ -144,6 +149,9 @@ func (p Plan) String() string {
 	if s.OwnRing {
 		b.WriteString("own-ring\n")
 	}
+	if s.Watchdog {
+		b.WriteString("watchdog\n")
+	}
 	for _, e := range p.Episodes {
 		fmt.Fprintf(&b, "calm %s\n", e.Calm)
 		for _, a := range e.Acts {
@@ -180,6 +188,8 @@ func (p *Plan) parseLine(words []string) (err error) {
 		s.One = true
 	case words[0] == "own-ring":
 		s.OwnRing = true
+	case words[0] == "watchdog":
+		s.Watchdog = true
 	case len(words) < 2:
 		return fmt.Errorf("what?")
 	case words[0] == "seed":

@@ -41,6 +41,7 @@ type Shape struct {
 	Manager   core.Manager
 	One       bool // a service is one resource of Pacemaker's, not a promotable clone and a group
 	OwnRing   bool // corosync has links of its own
+	Watchdog  bool // every guard pets one
 }
 
 // New founds a cluster with everything well.
